@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
+import socket
+import subprocess
+import threading
 from copy import deepcopy
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.each import each
-from usernsplan.volume.forked import _Pickler
+from usernsplan import IdMap, Mapping
+from usernsplan.volume import targets, walk
+from usernsplan.volume.forked import Board, Line, _Pickler, receive, send
 from usernsplan.volume.parts import TOP, Parts
+from usernsplan.volume.passes import Pass
+from usernsplan.volume.workers import Look, _look
 
 NAMES = st.lists(st.sampled_from("ab"), max_size=5)
-DEEP = 100_000
+DEEP = 30_000
 
 
 @given(one=NAMES, other=NAMES, depth=st.integers(0, 6))
@@ -78,3 +87,45 @@ def test_no_place_is_too_deep_to_be_sent_copied_compared_or_forgotten() -> None:
     assert all(one.above.above is other.above for one, other in pairwise(arrived))
     assert deepcopy(deep) == deep == Parts.of(deep)
     assert deep != Parts.of("e" + "d" * (DEEP - 1))
+
+
+class _AlwaysAsked(Board):
+    def asked(self, worker: int) -> bool:
+        return worker == 0
+
+
+def test_a_deep_chain_does_not_go_to_and_fro_between_workers(tmp_path: Path) -> None:
+    """To send a place takes as long as it is deep, so a worker without work gets some only now and then."""
+    top, depth = (tmp_path / "vol").resolve(), 200
+    here = top
+    for _ in range(depth):
+        here /= "d"
+        os.makedirs(here.parent / "s")
+    before = os.getcwd()
+    volume = walk.volume(str(top))
+    ids = IdMap.of((0, 100000, 65536))
+    order = Look(Pass(targets.shift(Mapping(ids, ids))), 0, None)
+    ours, theirs = socket.socketpair()
+    seen: list[int] = []
+    worker = threading.Thread(
+        target=lambda: seen.append(_look(Line(theirs, 0, _AlwaysAsked()), [volume], order).entries)
+    )
+    try:
+        worker.start()
+        waiting: list[list[walk.Waiting]] = [[(0, TOP, [""], 0)]]
+        given = 0
+        while waiting:
+            send(ours, waiting.pop())
+            while (message := receive(ours)[1]) is not None:
+                waiting.append(message)
+                given += 1
+        send(ours, None)
+        worker.join(60)
+        assert seen == [2 * depth]
+        assert 1 < given < 40
+    finally:
+        os.chdir(before)
+        os.close(volume.top)
+        ours.close()
+        theirs.close()
+        subprocess.run(["rm", "-rf", top], check=True)

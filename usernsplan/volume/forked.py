@@ -110,11 +110,11 @@ class Line:
     def receive(self) -> Any:  # noqa: ANN401 - what the parent sent
         """Wait for the parent's next message. Raises EOFError or ConnectionError if it is gone."""
         self._looked = 0
-        return _receive(self.line)
+        return receive(self.line)
 
     def reply(self, message: object) -> None:
         """Answer the parent."""
-        _send(self.line, ("", message))
+        send(self.line, ("", message))
 
     def serve(self, obey: Callable[[Line], None]) -> NoReturn:
         """Obey the parent until it closes the socket."""
@@ -135,7 +135,7 @@ class Line:
 
     def _report(self, kind: str, message: object) -> None:
         with suppress(OSError):  # the parent is gone: nobody reads it
-            _send(self.line, (kind, message))
+            send(self.line, (kind, message))
 
 
 @dataclass(slots=True)
@@ -217,14 +217,14 @@ class Workers:
     def send(self, worker: Worker, message: object) -> None:
         """Send a worker an order, or a part of one."""
         try:
-            _send(worker.line, message)
+            send(worker.line, message)
         except ConnectionError as gone:
             raise _killed(worker) from gone
 
     def receive(self, worker: Worker) -> Any:  # noqa: ANN401 - the answer that the order asks for
         """Wait for a worker's answer. Raises the error with which it ended."""
         try:
-            error, message = _receive(worker.line)
+            error, message = receive(worker.line)
         except (EOFError, ConnectionError) as gone:
             raise _killed(worker) from gone
         if error == _USER_ERROR:
@@ -263,14 +263,14 @@ class _Pickler(pickle.Pickler):
         return Parts.branch, (before, kept, one.since(kept))
 
 
-def _send(line: socket.socket, message: object) -> None:
+def send(line: socket.socket, message: object) -> None:
     """Send a message to the other end."""
     raw = io.BytesIO()
     _Pickler(raw, pickle.HIGHEST_PROTOCOL).dump(message)
     line.sendall(_SIZE.pack(raw.tell()) + raw.getbuffer())
 
 
-def _receive(line: socket.socket) -> Any:  # noqa: ANN401 - what the other side sent
+def receive(line: socket.socket) -> Any:  # noqa: ANN401 - what the other side sent
     """Wait for a message. Raises EOFError or ConnectionError if the other end is gone."""
     [size] = _SIZE.unpack(_exactly(line, _SIZE.size))
     return pickle.loads(_exactly(line, size))  # noqa: S301 - from our own child or parent

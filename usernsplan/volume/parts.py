@@ -45,9 +45,9 @@ class Parts:
 
         Raises ValueError if there are not so many.
         """
-        here = self.upto(depth)
-        if here.depth != depth:
+        if not 0 <= depth <= self.depth:
             raise ValueError(f"there are no {depth} names")
+        here = self.upto(depth)
         for name in names:
             here = Parts(here, name)
         return here

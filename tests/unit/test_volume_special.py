@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,12 +22,14 @@ from usernsplan.volume.special import (
     Change,
     HalfDoneError,
     MeanwhileError,
-    Special,
     SpecialResult,
     carry,
     foretell,
     look,
 )
+
+if TYPE_CHECKING:
+    from usernsplan.volume.entries import Special
 
 FIRST, LAST, OTHER = (4711, 4712), (104711, 104712), (5, 5)
 

@@ -1,6 +1,7 @@
 /* The step that runs for every inode, compiled: ``step`` of folder.py in C, by the same contract.
+   Below it, ``care`` and ``carry`` do the same for the entries that need care, see special.py.
 
-   The docstring there says what it does, and why. Python packs the names, the system calls run
+   The docstrings there say what they do, and why. Python packs the names, the system calls run
    without Python's lock, and Python gets the answers. Only the limited API of CPython 3.10 is used,
    so that one build serves every later version. */
 
@@ -15,6 +16,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <stdio.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
@@ -58,28 +60,40 @@ nanoseconds(const struct stat *seen)
     return (int64_t)seen->st_ctim.tv_sec * 1000000000 + seen->st_ctim.tv_nsec;
 }
 
-/* Whether a list of attributes, names that each end with a NUL, has one that needs care. */
-static bool
-needs_care(const char *list, ssize_t size)
+/* The attributes that need care. The ACLs come first. */
+enum { ACL, DEFAULT_ACL, CAPABILITY, ATTRIBUTES };
+static const char *const attributes[] = {"system.posix_acl_access", "system.posix_acl_default",
+                                         "security.capability"};
+
+/* Which of them a list has, names that each end with a NUL: a bit for each. */
+static int
+listed(const char *list, ssize_t size)
 {
+    int found = 0;
     for (const char *name = list; name < list + size; name += strlen(name) + 1)
-        if (!strcmp(name, "system.posix_acl_access") || !strcmp(name, "system.posix_acl_default") ||
-            !strcmp(name, "security.capability"))
-            return true;
-    return false;
+        for (int at = 0; at < ATTRIBUTES; at++)
+            if (!strcmp(name, attributes[at]))
+                found |= 1 << at;
+    return found;
 }
 
-/* 1 if an entry of the current folder has an ACL or a capability, 0 if not, -1 and errno. */
+/* The path of a pinned inode: what takes a descriptor refuses one of O_PATH. */
+static const char *
+path_of(int pinned, char path[32])
+{
+    snprintf(path, 32, "/proc/self/fd/%d", pinned);
+    return path;
+}
+
+/* Which of the attributes an entry of the current folder has: a bit for each; -1 and errno. */
 static int
 has_attributes(const char *name, int pinned)
 {
     char small[512], path[32], *list = small;
     ssize_t size;
 
-    if (pinned >= 0) { /* flistxattr(2) refuses a descriptor of O_PATH */
-        snprintf(path, sizeof path, "/proc/self/fd/%d", pinned);
-        name = path;
-    }
+    if (pinned >= 0)
+        name = path_of(pinned, path);
 
     while ((size = (pinned < 0 ? llistxattr : listxattr)(
                 name, list, list == small ? sizeof small : XATTR_LIST_MAX)) < 0) {
@@ -89,7 +103,7 @@ has_attributes(const char *name, int pinned)
             continue;
         break;
     }
-    int found = size < 0 ? (errno == ENOTSUP ? 0 : -1) : needs_care(list, size);
+    int found = size < 0 ? (errno == ENOTSUP ? 0 : -1) : listed(list, size);
     if (list != small) {
         int error = errno;
         free(list);
@@ -111,6 +125,16 @@ pin(const char *name, int64_t resolve)
                         : open(name, flags);
     while (found < 0 && errno == EINTR);
     return found;
+}
+
+static int
+give(int pinned, uint32_t uid, uint32_t gid)
+{
+    int failed;
+    do
+        failed = fchownat(pinned, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW);
+    while (failed && errno == EINTR);
+    return failed;
 }
 
 static const struct owner *
@@ -153,12 +177,7 @@ look(struct entry *entry, int pinned, const struct options *options)
     const struct owner *owner = owner_of(options, seen.st_uid, seen.st_gid);
     if (!owner || (owner->new_uid == owner->uid && owner->new_gid == owner->gid))
         return PLAIN;
-    int failed;
-    do
-        failed = fchownat(pinned, "", owner->new_uid, owner->new_gid,
-                          AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW);
-    while (failed && errno == EINTR);
-    return failed ? FAILED : PLAIN;
+    return give(pinned, owner->new_uid, owner->new_gid) ? FAILED : PLAIN;
 }
 
 static enum verdict
@@ -342,8 +361,248 @@ end:
     return found;
 }
 
+/* Entries that need care. */
+
+/* The bytes of an attribute. ``raw`` is NULL if there is none. */
+struct value {
+    const char *raw;
+    Py_ssize_t size;
+};
+
+struct special {
+    const char *name;
+    struct stat seen;
+    struct value values[ATTRIBUTES];
+    int error;
+};
+
+/* What ``carry`` makes of each entry: ``old`` or ``new`` is what it has, ``new`` what it gets. */
+struct change {
+    struct options options;
+    unsigned long long links;
+    unsigned int mode;
+    struct value old[CAPABILITY], new[CAPABILITY];
+    int preview;
+};
+
+/* What ``carry`` tells of an entry; above 0: the errno after which it is changed in part. */
+enum { RIGHT = 0, CHANGED = -1, OTHER = -2 };
+
+/* Read an attribute of a pinned inode. One that is gone by now was never there. */
+static int
+read_value(int pinned, int which, struct value *value)
+{
+    char path[32], raw[XATTR_SIZE_MAX];
+    ssize_t size = getxattr(path_of(pinned, path), attributes[which], raw, sizeof raw);
+    char *copy;
+
+    if (size < 0)
+        return errno == ENODATA ? 0 : -1;
+    if (!(copy = malloc(size ? size : 1)))
+        return -1;
+    value->raw = memcpy(copy, raw, size);
+    value->size = size;
+    return 0;
+}
+
+static int
+read_special(struct special *one, int pinned)
+{
+    if (pinned < 0 || fstat(pinned, &one->seen))
+        return -1;
+    int has = S_ISLNK(one->seen.st_mode) ? 0 : has_attributes("", pinned);
+    int failed = has < 0;
+    for (int at = 0; at < ATTRIBUTES && !failed; at++)
+        if (has & 1 << at)
+            failed = read_value(pinned, at, &one->values[at]);
+    return failed;
+}
+
+static bool
+is_same(const struct value *one, const struct value *other)
+{
+    return !one->raw == !other->raw && one->size == other->size &&
+           (!one->raw || !memcmp(one->raw, other->raw, one->size));
+}
+
+/* Give a pinned inode its new owner and ACLs, if it is as noted or half-way from there. */
+static int
+change_pinned(const struct special *one, int pinned, const struct change *change)
+{
+    const struct owner *owner = owner_of(&change->options, one->seen.st_uid, one->seen.st_gid);
+    struct stat now;
+    char path[32];
+    int todo = 0;
+
+    if (one->seen.st_mode != change->mode || one->values[CAPABILITY].raw || !owner ||
+        (!S_ISDIR(change->mode) && one->seen.st_nlink > change->links))
+        return OTHER;
+    for (int at = 0; at < CAPABILITY; at++) {
+        if (is_same(&one->values[at], &change->new[at]))
+            continue;
+        if (!change->new[at].raw || !is_same(&one->values[at], &change->old[at]))
+            return OTHER;
+        todo |= 1 << at;
+    }
+    bool touched = owner->uid != owner->new_uid || owner->gid != owner->new_gid;
+    if (!touched && !todo)
+        return RIGHT;
+    if (change->preview)
+        return CHANGED;
+
+    /* If the system refuses or ignores the owner, nothing was changed: Python asks again. */
+    if (touched && (give(pinned, owner->new_uid, owner->new_gid) || fstat(pinned, &now) ||
+                    now.st_uid != owner->new_uid || now.st_gid != owner->new_gid))
+        return OTHER;
+    for (int at = 0; at < CAPABILITY; at++) {
+        if (!(todo & 1 << at))
+            continue;
+        if (setxattr(path_of(pinned, path), attributes[at], change->new[at].raw,
+                     change->new[at].size, 0))
+            return touched ? errno : OTHER;
+        touched = true;
+    }
+    /* An ACL may change the mode. */
+    if (todo && (fstat(pinned, &now) ||
+                 (now.st_mode != change->mode && chmod(path, change->mode & 07777))))
+        return errno;
+    return CHANGED;
+}
+
+/* The names as bytes, to which ``specials`` point then. NULL after an error. */
+static PyObject *
+pack(PyObject *names, struct special **specials)
+{
+    Py_ssize_t count = PyList_Size(names);
+    PyObject *raw = PyList_New(0);
+
+    *specials = calloc(count ? count : 1, sizeof **specials);
+    if (!*specials)
+        PyErr_NoMemory();
+    for (Py_ssize_t at = 0; at < count && raw && *specials; at++) {
+        PyObject *bytes = PyUnicode_EncodeFSDefault(PyList_GetItem(names, at));
+        if (!bytes || PyList_Append(raw, bytes))
+            Py_CLEAR(raw);
+        else
+            (*specials)[at].name = PyBytes_AsString(bytes);
+        Py_XDECREF(bytes); /* the list holds it */
+    }
+    if (!*specials)
+        Py_CLEAR(raw);
+    return raw;
+}
+
+static void
+free_specials(struct special *specials, Py_ssize_t count)
+{
+    for (Py_ssize_t at = 0; at < count * ATTRIBUTES && specials; at++)
+        free((char *)specials[at / ATTRIBUTES].values[at % ATTRIBUTES].raw);
+    free(specials);
+}
+
+/* See special.looked. */
+static PyObject *
+care(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    PyObject *names, *raw, *found = NULL;
+    struct special *specials;
+    long long pinning;
+
+    if (!PyArg_ParseTuple(arguments, "O!L", &PyList_Type, &names, &pinning))
+        return NULL;
+    Py_ssize_t count = PyList_Size(names);
+    if (!(raw = pack(names, &specials)))
+        goto end;
+
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t at = 0; at < count; at++) {
+        int pinned = pin(specials[at].name, pinning);
+        if (read_special(&specials[at], pinned))
+            specials[at].error = errno ? errno : EIO;
+        if (pinned >= 0)
+            close(pinned);
+    }
+    Py_END_ALLOW_THREADS
+
+    found = PyErr_CheckSignals() ? NULL : PyList_New(0);
+    for (Py_ssize_t at = 0; at < count && found; at++) {
+        const struct special *one = &specials[at];
+        const struct stat *seen = &one->seen;
+        const struct value *value = one->values;
+        PyObject *each =
+            one->error
+                ? PyLong_FromLong(one->error)
+                : Py_BuildValue("KL(KKIIIy#y#y#)", (unsigned long long)seen->st_ino,
+                                (long long)nanoseconds(seen), (unsigned long long)seen->st_dev,
+                                (unsigned long long)seen->st_nlink, seen->st_uid, seen->st_gid,
+                                seen->st_mode, value[0].raw, value[0].size, value[1].raw,
+                                value[1].size, value[2].raw, value[2].size);
+        if (!each || PyList_Append(found, each))
+            Py_CLEAR(found);
+        Py_XDECREF(each);
+    }
+end:
+    free_specials(specials, count);
+    Py_XDECREF(raw);
+    return found;
+}
+
+/* See special.carried. */
+static PyObject *
+carry(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    PyObject *names, *options, *raw = NULL, *found = NULL;
+    struct special *specials = NULL;
+    struct change change = {0};
+    struct value *old = change.old, *new = change.new;
+    const char *inodes;
+    Py_ssize_t size;
+
+    if (!PyArg_ParseTuple(arguments, "O!y#O!KI(z#z#)(z#z#)p", &PyList_Type, &names, &inodes, &size,
+                          &PyTuple_Type, &options, &change.links, &change.mode, &old[0].raw,
+                          &old[0].size, &old[1].raw, &old[1].size, &new[0].raw, &new[0].size,
+                          &new[1].raw, &new[1].size, &change.preview))
+        return NULL;
+    Py_ssize_t count = PyList_Size(names);
+    if (size != count * (Py_ssize_t)sizeof(uint64_t)) {
+        PyErr_SetString(PyExc_ValueError, "not one inode for each name");
+        return NULL;
+    }
+    if (unpack(options, &change.options) || !(raw = pack(names, &specials)))
+        goto end;
+
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t at = 0; at < count; at++) {
+        uint64_t inode;
+        memcpy(&inode, inodes + at * sizeof inode, sizeof inode);
+        int pinned = pin(specials[at].name, change.options.pinning);
+        int failed = read_special(&specials[at], pinned);
+        specials[at].error = failed || specials[at].seen.st_ino != inode
+                                 ? OTHER
+                                 : change_pinned(&specials[at], pinned, &change);
+        if (pinned >= 0)
+            close(pinned);
+    }
+    Py_END_ALLOW_THREADS
+
+    found = PyErr_CheckSignals() ? NULL : PyList_New(0);
+    for (Py_ssize_t at = 0; at < count && found; at++) {
+        PyObject *each = PyLong_FromLong(specials[at].error);
+        if (!each || PyList_Append(found, each))
+            Py_CLEAR(found);
+        Py_XDECREF(each);
+    }
+end:
+    free(change.options.owners);
+    free_specials(specials, count);
+    Py_XDECREF(raw);
+    return found;
+}
+
 static PyMethodDef methods[] = {
     {"step", step, METH_VARARGS, "See usernsplan.volume.folder.step."},
+    {"care", care, METH_VARARGS, "See usernsplan.volume.special.looked."},
+    {"carry", carry, METH_VARARGS, "See usernsplan.volume.special.carried."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 PURE = "USERNSPLAN_PURE"
 
-# The function of _step.c; None for Python. See ``folder.step``.
+# The functions of _step.c; None for Python. See ``folder.step``, ``special.looked`` and ``carried``.
 step: Callable[[int, Any, Any], tuple[Any, ...]] | None = None
+care: Callable[[list[str], int], list[Any]] | None = None
+carry: Callable[..., list[int]] | None = None
 
 if os.environ.get(PURE) != "1":
     try:
@@ -22,4 +24,4 @@ if os.environ.get(PURE) != "1":
     except ImportError:
         pass
     else:
-        step = _step.step
+        step, care, carry = _step.step, _step.care, _step.carry

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from array import array
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -20,12 +21,13 @@ from usernsplan.escape import line as one_line
 from usernsplan.escape import operand
 from usernsplan.host import files
 from usernsplan.ids import ID_LIMIT
+from usernsplan.volume.entries import Group
 from usernsplan.volume.passes import Form
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from usernsplan.volume.special import Special
+    from usernsplan.volume.renew import Proof
     from usernsplan.volume.targets import Owner
 
 _BUFFER = 1 << 20
@@ -36,10 +38,10 @@ class Folder:
     """One folder as it was before the run, with what the run changes in it.
 
     ``volume`` is the number of the volume in its run, ``parts`` the names from its top to the
-    folder. ``common`` is the owner of every plain entry that ``others``, ``special`` and ``left``
-    do not name. ``own`` is the owner of the folder itself, if the run changes it and it needs no
-    care; if it needs care, it is the entry "." of ``special``. ``left`` are the names that the run
-    leaves alone.
+    folder. ``common`` is the owner of every plain entry that ``others``, ``groups`` and ``left`` do
+    not name. ``groups`` are the entries that need care. ``own`` is the owner of the folder itself,
+    if the run changes it and it needs no care; if it needs care, it is a group of its own, with the
+    name ".". ``left`` are the names that the run leaves alone.
     """
 
     volume: int
@@ -49,17 +51,17 @@ class Folder:
     own: Owner | None = None
     common: Owner | None = None
     others: list[tuple[Owner, list[str]]] = field(default_factory=list)
-    special: list[Special] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
 
     def changes(self) -> bool:
         """Tell whether the run changes anything in it."""
-        return bool(self.own or self.common or self.others or self.special)
+        return bool(self.own or self.common or self.others or self.groups)
 
     def named(self) -> set[str]:
         """The entries that the note names, so that ``common`` does not apply to them."""
         names = {name for _, names in self.others for name in names}
-        return names.union(self.left, (entry.name for entry in self.special))
+        return names.union(self.left, *(group.names for group in self.groups))
 
 
 class Writer:
@@ -94,8 +96,8 @@ class Writer:
             line["common"] = folder.common
         if folder.others:
             line["others"] = folder.others
-        if folder.special:
-            line["special"] = [_packed(special) for special in folder.special]
+        if folder.groups:
+            line["groups"] = [_packed(group) for group in folder.groups]
         if folder.left:
             line["left"] = folder.left
         self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
@@ -179,7 +181,7 @@ def joined(pieces: Iterable[Folder]) -> Iterator[Folder]:
         # Only the first piece of a note has an owner, so this is a later note of the same folder.
         if last and same and not (piece.own or piece.common):
             last.others += piece.others
-            last.special += piece.special
+            last.groups += piece.groups
             last.left += piece.left
             continue
         if last:
@@ -225,7 +227,10 @@ def _folder(content: dict[str, Any], before: tuple[str, ...]) -> Folder:
         own=_owner(content.get("own")),
         common=_owner(content.get("common")),
         others=[(owner, names) for owner, names in others if owner],
-        special=[_unpacked(*fields) for fields in content.get("special", ())],
+        groups=[
+            *(_former(*fields) for fields in content.get("special", ())),
+            *(_unpacked(*fields) for fields in content.get("groups", ())),
+        ],
         left=list(map(_name, content.get("left", ()))),
     )
 
@@ -257,28 +262,55 @@ def _owner(content: list[int] | None) -> Owner | None:
     return uid, gid
 
 
-def _packed(special: Special) -> list[Any]:
-    form = special.form
+def _packed(group: Group) -> list[Any]:
+    form = group.form
     raw = [
         value.hex() if value is not None else None
         for value in (form.acl, form.default_acl, form.capability)
     ]
-    inode = [special.device, special.inode, form.mode, special.links, special.changed_ns]
-    proof = [special.proof.size, special.proof.digest] if special.proof else []
-    return [special.name, *inode, *form.owner, *raw, *proof]
+    proofs = [proof and [proof.size, proof.digest] for proof in group.proofs]
+    numbers = [group.device, group.links, form.mode, *form.owner]
+    return [*numbers, *raw, group.names, group.inodes.tolist(), proofs]
 
 
-def _unpacked(*fields: Any) -> Special:
-    # Few runs have one, and the imports, with hashlib, are a tenth of a start-up.
-    from usernsplan.volume.renew import Proof  # noqa: PLC0415
-    from usernsplan.volume.special import Special  # noqa: PLC0415
+def _unpacked(*fields: Any) -> Group:
+    device, links, mode, uid, gid, *raw, names, inodes, proofs = fields
+    # The numbers go into an array, which takes True for 1.
+    if not {len(inodes), len(proofs) or len(inodes)} == {len(names)} or {*map(type, inodes)} != {
+        int
+    }:
+        raise ValueError("not one inode for each name")
+    return Group(
+        _form(mode, uid, gid, raw),
+        integer(device),
+        integer(links),
+        list(map(_name, names)),
+        array("Q", inodes),
+        [proof and _proof(*proof) for proof in proofs],
+    )
 
-    name, device, inode, mode, links, changed_ns, uid, gid, *more = fields
-    # The runs of older versions have no proof.
-    raw, proof = more[:3], more[3:]
+
+def _former(*fields: Any) -> Group:
+    """The entry of one line of an older version, as a group. The first versions had no proofs."""
+    name, device, inode, mode, links, _changed_ns, uid, gid, *raw = fields
+    raw, proof = raw[:3], raw[3:]
+    return Group(
+        _form(mode, uid, gid, raw),
+        integer(device),
+        integer(links),
+        [_name(name)],
+        array("Q", [integer(inode)]),
+        [_proof(*proof)] if proof else [],
+    )
+
+
+def _form(mode: Any, uid: Any, gid: Any, raw: list[Any]) -> Form:  # noqa: ANN401 - what the JSON says
     values = [bytes.fromhex(value) if value is not None else None for value in raw]
-    form = Form((_id(uid), _id(gid)), integer(mode), *values)
-    device, inode, links, changed_ns = map(integer, (device, inode, links, changed_ns))
-    size, digest = proof or (0, "")
-    proved = Proof(integer(size), str(digest)) if proof else None
-    return Special(_name(name), device, inode, links, changed_ns, form, proved)
+    return Form((_id(uid), _id(gid)), integer(mode), *values)
+
+
+def _proof(size: Any, digest: Any) -> Proof:  # noqa: ANN401 - what the JSON says
+    # Few runs have one, and the import, with hashlib, is a tenth of a start-up.
+    from usernsplan.volume.renew import Proof  # noqa: PLC0415
+
+    return Proof(integer(size), str(digest))

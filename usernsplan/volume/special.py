@@ -4,29 +4,37 @@ chown clears setuid, setgid and the capability of everything but folders, even f
 if the owner stays the same. ACL entries and a capability's root are ids too. So pin the inode,
 compare it with the journal, then set owner, ACLs, mode and capability in this order: setting an
 ACL changes the mode.
+
+``looked`` and ``carried`` do that for many entries at once, compiled where there is a compiler.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from usernsplan.volume import power, syscalls
+from usernsplan.volume import compiled, power, syscalls
 from usernsplan.volume.descriptors import attribute, held
+from usernsplan.volume.entries import Group, Special
 from usernsplan.volume.metadata import ACL_ACCESS, ACL_DEFAULT, CAPABILITY
 from usernsplan.volume.passes import Form
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from usernsplan.volume.renew import Proof
     from usernsplan.volume.targets import Owner
 
 # FUSE, CIFS and similar file systems.
 OWN_OWNERS = "this file system sets its own owners; see its uid= and gid= mount options"
 _ATTRIBUTES = (ACL_ACCESS, ACL_DEFAULT, CAPABILITY)
+# So many entries go through one call: a signal waits no longer than that.
+_BATCH = 1000
+# What ``carried`` says of an entry. _step.c has the same numbers.
+RIGHT, CHANGED, OTHER = 0, -1, -2
 
 
 class MeanwhileError(Exception):
@@ -42,37 +50,6 @@ class HalfDoneError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Special:
-    """An inode that needs care, as it was before the run. ``changed_ns`` is its ctime.
-
-    ``name`` is looked up in the current folder; '.' is that folder. ``proof`` proves the content
-    of a file with power.
-    """
-
-    name: str
-    device: int
-    inode: int
-    links: int
-    changed_ns: int
-    form: Form
-    proof: Proof | None = None
-
-    @property
-    def mode(self) -> int:
-        """The st_mode."""
-        return self.form.mode
-
-    @property
-    def linked(self) -> bool:
-        """Tell whether the inode has other names."""
-        return self.links > 1 and not stat.S_ISDIR(self.mode)
-
-    def with_owner(self, owner: Owner) -> Special:
-        """The same, with this owner before the run."""
-        return replace(self, form=replace(self.form, owner=owner))
-
-
-@dataclass(frozen=True, slots=True)
 class Change:
     """What one inode becomes: from ``old`` to ``new``.
 
@@ -85,6 +62,20 @@ class Change:
     new: Form
     whole: Form
     back: bool = False
+
+    @property
+    def is_powerless(self) -> bool:
+        """Tell whether neither form has anything that chown(2) could destroy."""
+        forms = (self.old, self.new, self.whole)
+        keeps = stat.S_ISDIR(self.old.mode) or not self.old.mode & power.SETID
+        same = len({form.mode for form in forms}) == 1
+        return keeps and same and all(form.capability is None for form in forms)
+
+    @property
+    def moves_acl(self) -> bool:
+        """Tell whether an ACL changes: then the inode changes in several steps."""
+        old, new = self.old, self.new
+        return (old.acl, old.default_acl) != (new.acl, new.default_acl)
 
     @property
     def power(self) -> tuple[Form, Form]:
@@ -104,6 +95,11 @@ class Care:
     renewed: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
 
+# What ``care`` finds: an errno; or inode, ctime, and (device, links, uid, gid, mode, ACLs,
+# capability).
+_Cared = int | tuple[int, int, tuple[Any, ...]]
+
+
 class SpecialResult(NamedTuple):
     """Whether the entry needed a change; whether it still lacks power it had; its inode now."""
 
@@ -119,6 +115,80 @@ def look(name: str, pin: Callable[[str], int]) -> Special:
         return Special(
             name, seen.st_dev, seen.st_ino, seen.st_nlink, seen.st_ctime_ns, _form(pinned, seen)
         )
+
+
+def looked(names: Sequence[str], pinning: int) -> tuple[list[Group], list[tuple[str, int]]]:
+    """Read entries of the current folder: groups with the same form, and failures with their errno.
+
+    Each entry is pinned, as ``syscalls.pin`` does it, and nothing is opened. An entry that is gone
+    is in neither list.
+    """
+    groups: dict[tuple[object, ...], Group] = {}
+    failures: list[tuple[str, int]] = []
+    for start in range(0, len(names), _BATCH):
+        batch = [*names[start : start + _BATCH]]
+        found = compiled.care(batch, pinning) if compiled.care else _care(batch, pinning)
+        for name, seen in zip(batch, found, strict=True):
+            if isinstance(seen, int):
+                if seen != errno.ENOENT:
+                    failures.append((name, seen))
+                continue
+            inode, changed_ns, key = seen
+            group = groups.get(key)
+            if group is None:
+                device, links, uid, gid, mode, *raw = key
+                group = groups[key] = Group(Form((uid, gid), mode, *raw), device, links)
+            group.names.append(name)
+            group.inodes.append(inode)
+            group.changed_ns.append(changed_ns)
+    return [*groups.values()], failures
+
+
+def _care(names: Sequence[str], pinning: int) -> Iterator[_Cared]:
+    """``care`` of _step.c in Python: for each name its errno, or its inode, ctime and the rest."""
+    pin = partial(syscalls.pin, resolve=pinning)
+    for name in names:
+        try:
+            seen = look(name, pin)
+        except OSError as error:
+            yield error.errno or errno.EIO
+            continue
+        form = seen.form
+        raw = (form.acl, form.default_acl, form.capability)
+        yield (
+            seen.inode,
+            seen.changed_ns,
+            (seen.device, seen.links, *form.owner, form.mode, *raw),
+        )
+
+
+def carried(group: Group, change: Change, pinning: int, *, preview: bool = False) -> list[int]:
+    """Give the entries of a group their new form, in bulk. What became of each is a number.
+
+    RIGHT: it has its new form already. CHANGED: it got it, or with ``preview`` would. OTHER: it is
+    left to ``carry``, which says why. Above 0: the errno with which it was left changed in part.
+
+    Only entries that a change of owner takes nothing from are done here: a failure in the middle
+    leaves nothing to put back. Files with power are few, and without a compiler there are none.
+    """
+    count = len(group.names)
+    if compiled.carry is None or not change.is_powerless:
+        return [OTHER] * count
+    new, owner = change.new, change.new.owner
+    owners = dict.fromkeys((*change.olds, owner), owner)
+    # The options of a step.
+    options = (tuple(owners.items()), 0, pinning, False)
+    acls = [(form.acl, form.default_acl) for form in (change.old, new)]
+    found: list[int] = []
+    for piece in group.pieces(_BATCH):
+        inodes = piece.inodes.tobytes()
+        found += compiled.carry(piece.names, inodes, options, group.links, new.mode, *acls, preview)
+    return found
+
+
+def half_done(why: str) -> HalfDoneError:
+    """The error for an entry that is changed in part."""
+    return HalfDoneError(f"its owner was changed, but not all its other attributes: {why}")
 
 
 def carry(special: Special, change: Change, care: Care) -> SpecialResult:
@@ -188,9 +258,7 @@ def _change(pinned: int, form: Form, wanted: Form) -> None:
     except OSError as error:
         if not touched:
             raise
-        raise HalfDoneError(
-            f"its owner was changed, but not all its other attributes: {error.strerror}"
-        ) from error
+        raise half_done(str(error.strerror)) from error
 
 
 def _give(pinned: int, form: Form, owner: Owner) -> None:

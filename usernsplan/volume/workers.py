@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from usernsplan.errors import UsernsplanError, reason_of
 from usernsplan.volume import logs, walk
 from usernsplan.volume.carry import Forward, Rules
-from usernsplan.volume.look import Foreseeing, LateLooker, Looker
+from usernsplan.volume.look import Foreseeing, LateLooker, Looker, Naming
 
 if TYPE_CHECKING:
     import socket
@@ -49,12 +49,14 @@ Waiting = tuple[int, tuple[str, ...], list[str], int]
 class Look(NamedTuple):
     """The order to look at folders.
 
-    ``log`` is the file to note them in; None for a look that nothing follows.
+    ``log`` is the file to note them in; None for a look that nothing follows. ``outside``: look
+    only for the names of these linked inodes, see Naming.
     """
 
     pass_: Pass
     seen_before: int
     log: str | None
+    outside: frozenset[tuple[int, int]] = frozenset()
 
 
 class Carry(NamedTuple):
@@ -207,7 +209,10 @@ def _report(line: Line, kind: str, message: object) -> None:
 
 
 def _look(line: Line, volumes: Sequence[walk.OpenVolume], order: Look) -> Seen:
-    looker = Looker(volumes, order.pass_) if order.log else Foreseeing(volumes, order.pass_)
+    if order.outside:
+        looker: Looker = Naming(volumes, order.pass_, order.outside)
+    else:
+        looker = (Looker if order.log else Foreseeing)(volumes, order.pass_)
     writer = logs.Writer(order.log) if order.log else None
     while (stack := receive(line.line)) is not None:
         before = looker.found.entries

@@ -130,7 +130,7 @@ def test_an_overlapping_run_of_version_1_in_which_something_failed_is_refused_an
 
 def test_a_run_of_a_newer_version_stops_every_run_and_is_named(host: Host) -> None:
     volume(host, BEFORE)
-    place = left(host, SHIFTED, format=4)
+    place = left(host, SHIFTED, format=5)
     for words in (
         ("fix-volume", host.volume, *PLAIN),
         ("fix-volume", host.volume, *PLAIN, "--dry-run"),
@@ -138,7 +138,7 @@ def test_a_run_of_a_newer_version_stops_every_run_and_is_named(host: Host) -> No
     ):
         done = host.attempt(*words)
         assert done.returncode == 9, done
-        assert f"{place} was written by a newer usernsplan (format 4)" in done.stderr
+        assert f"{place} was written by a newer usernsplan (format 5)" in done.stderr
         assert f"usernsplan undo {RUN} --root {host.root}" in done.stderr
     assert owners(host) == BEFORE
 
@@ -152,7 +152,7 @@ def test_fields_that_are_added_are_no_trouble(host: Host) -> None:
     host.told(*PLAIN)
     assert owners(host) == {path: number + 100000 for path, number in BEFORE.items()}
     now = json.loads(place.read_text())
-    assert (now["format"], now["trees"][0]["path"], now["failed"]) == (3, "/srv/vol", [])
+    assert (now["format"], now["trees"][0]["path"], now["failed"]) == (4, "/srv/vol", [])
 
 
 @pytest.mark.spread(4)

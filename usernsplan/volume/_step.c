@@ -14,9 +14,9 @@
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <stdio.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
@@ -127,6 +127,14 @@ pin(const char *name, int64_t resolve)
     return found;
 }
 
+static void
+close_quietly(int pinned)
+{
+    int error = errno;
+    close(pinned);
+    errno = error;
+}
+
 static int
 give(int pinned, uint32_t uid, uint32_t gid)
 {
@@ -144,6 +152,12 @@ owner_of(const struct options *options, uint32_t uid, uint32_t gid)
         if (options->owners[at].uid == uid && options->owners[at].gid == gid)
             return &options->owners[at];
     return NULL;
+}
+
+static bool
+changes(const struct owner *owner)
+{
+    return owner->new_uid != owner->uid || owner->new_gid != owner->gid;
 }
 
 /* Look at one entry of the current folder, by its name or pinned, and give it its owner. */
@@ -175,7 +189,7 @@ look(struct entry *entry, int pinned, const struct options *options)
     entry->uid = seen.st_uid;
     entry->gid = seen.st_gid;
     const struct owner *owner = owner_of(options, seen.st_uid, seen.st_gid);
-    if (!owner || (owner->new_uid == owner->uid && owner->new_gid == owner->gid))
+    if (!owner || !changes(owner))
         return PLAIN;
     return give(pinned, owner->new_uid, owner->new_gid) ? FAILED : PLAIN;
 }
@@ -195,9 +209,7 @@ one(struct entry *entry, const struct options *options)
         return FAILED;
     }
     enum verdict found = look(entry, pinned, options);
-    int error = errno;
-    close(pinned);
-    errno = error;
+    close_quietly(pinned);
     return found;
 }
 
@@ -388,34 +400,36 @@ struct change {
 /* What ``carry`` tells of an entry; above 0: the errno after which it is changed in part. */
 enum { RIGHT = 0, CHANGED = -1, OTHER = -2 };
 
-/* Read an attribute of a pinned inode. One that is gone by now was never there. */
-static int
-read_value(int pinned, int which, struct value *value)
+static void
+forget(struct special *one)
 {
-    char path[32], raw[XATTR_SIZE_MAX];
-    ssize_t size = getxattr(path_of(pinned, path), attributes[which], raw, sizeof raw);
-    char *copy;
-
-    if (size < 0)
-        return errno == ENODATA ? 0 : -1;
-    if (!(copy = malloc(size ? size : 1)))
-        return -1;
-    value->raw = memcpy(copy, raw, size);
-    value->size = size;
-    return 0;
+    for (int at = 0; at < ATTRIBUTES; at++)
+        free((char *)one->values[at].raw);
+    memset(one->values, 0, sizeof one->values);
 }
 
+/* Read an entry of the current folder, by its name or pinned. One call is made for each attribute;
+   one that is gone by then was never there. */
 static int
 read_special(struct special *one, int pinned)
 {
-    if (pinned < 0 || fstat(pinned, &one->seen))
+    char buffer[32], raw[XATTR_SIZE_MAX], *copy;
+    const char *path = pinned < 0 ? one->name : path_of(pinned, buffer);
+
+    if (pinned < 0 ? lstat(path, &one->seen) : fstat(pinned, &one->seen))
         return -1;
-    int has = S_ISLNK(one->seen.st_mode) ? 0 : has_attributes("", pinned);
-    int failed = has < 0;
-    for (int at = 0; at < ATTRIBUTES && !failed; at++)
-        if (has & 1 << at)
-            failed = read_value(pinned, at, &one->values[at]);
-    return failed;
+    int has = S_ISLNK(one->seen.st_mode) ? 0 : has_attributes(one->name, pinned);
+    for (int at = 0; at < ATTRIBUTES && has > 0; at++) {
+        if (!(has & 1 << at))
+            continue;
+        ssize_t size = (pinned < 0 ? lgetxattr : getxattr)(path, attributes[at], raw, sizeof raw);
+        if (size < 0 && errno == ENODATA)
+            continue;
+        if (size < 0 || !(copy = malloc(size ? size : 1)))
+            return -1;
+        one->values[at] = (struct value){memcpy(copy, raw, size), size};
+    }
+    return has < 0 ? -1 : 0;
 }
 
 static bool
@@ -425,14 +439,12 @@ is_same(const struct value *one, const struct value *other)
            (!one->raw || !memcmp(one->raw, other->raw, one->size));
 }
 
-/* Give a pinned inode its new owner and ACLs, if it is as noted or half-way from there. */
+/* Whether an entry is right, or changes: if it is as noted, or half-way from there. ``todo`` are
+   the bits of the ACLs to set. */
 static int
-change_pinned(const struct special *one, int pinned, const struct change *change)
+weigh(const struct special *one, const struct change *change, int *todo)
 {
     const struct owner *owner = owner_of(&change->options, one->seen.st_uid, one->seen.st_gid);
-    struct stat now;
-    char path[32];
-    int todo = 0;
 
     if (one->seen.st_mode != change->mode || one->values[CAPABILITY].raw || !owner ||
         (!S_ISDIR(change->mode) && one->seen.st_nlink > change->links))
@@ -442,13 +454,23 @@ change_pinned(const struct special *one, int pinned, const struct change *change
             continue;
         if (!change->new[at].raw || !is_same(&one->values[at], &change->old[at]))
             return OTHER;
-        todo |= 1 << at;
+        *todo |= 1 << at;
     }
-    bool touched = owner->uid != owner->new_uid || owner->gid != owner->new_gid;
-    if (!touched && !todo)
-        return RIGHT;
-    if (change->preview)
-        return CHANGED;
+    return *todo || changes(owner) ? CHANGED : RIGHT;
+}
+
+/* Give a pinned inode its new owner and ACLs. */
+static int
+change_pinned(const struct special *one, int pinned, const struct change *change)
+{
+    const struct owner *owner = owner_of(&change->options, one->seen.st_uid, one->seen.st_gid);
+    struct stat now;
+    char path[32];
+    int todo = 0, verdict = weigh(one, change, &todo);
+    bool touched = verdict == CHANGED && changes(owner);
+
+    if (verdict != CHANGED || change->preview)
+        return verdict;
 
     /* If the system refuses or ignores the owner, nothing was changed: Python asks again. */
     if (touched && (give(pinned, owner->new_uid, owner->new_gid) || fstat(pinned, &now) ||
@@ -495,55 +517,125 @@ pack(PyObject *names, struct special **specials)
 static void
 free_specials(struct special *specials, Py_ssize_t count)
 {
-    for (Py_ssize_t at = 0; at < count * ATTRIBUTES && specials; at++)
-        free((char *)specials[at / ATTRIBUTES].values[at % ATTRIBUTES].raw);
+    for (Py_ssize_t at = 0; at < count && specials; at++)
+        forget(&specials[at]);
     free(specials);
+}
+
+/* Whoever changes an entry pins it and compares it, so a look may take its name. But what a file
+   with power has, and what proves its content, must be of one inode. */
+static void
+look_at(struct special *one, int64_t pinning)
+{
+    int failed = read_special(one, -1);
+    if (!failed && (one->values[CAPABILITY].raw || one->seen.st_mode & (S_ISUID | S_ISGID))) {
+        forget(one);
+        int pinned = pin(one->name, pinning);
+        failed = pinned < 0 || read_special(one, pinned);
+        if (pinned >= 0)
+            close_quietly(pinned);
+    }
+    if (failed)
+        one->error = errno ? errno : EIO;
+}
+
+static bool
+is_alike(const struct special *one, const struct special *other)
+{
+    for (int at = 0; at < ATTRIBUTES; at++)
+        if (!is_same(&one->values[at], &other->values[at]))
+            return false;
+    return one->seen.st_dev == other->seen.st_dev && one->seen.st_nlink == other->seen.st_nlink &&
+           one->seen.st_uid == other->seen.st_uid && one->seen.st_gid == other->seen.st_gid &&
+           one->seen.st_mode == other->seen.st_mode;
+}
+
+/* The group of an entry in the dict: what its entries share, and the list of those. */
+static PyObject *
+group_of(PyObject *groups, const struct special *one)
+{
+    const struct stat *seen = &one->seen;
+    const struct value *value = one->values;
+    PyObject *key = Py_BuildValue("(KKIIIy#y#y#)", (unsigned long long)seen->st_dev,
+                                  (unsigned long long)seen->st_nlink, seen->st_uid, seen->st_gid,
+                                  seen->st_mode, value[0].raw, value[0].size, value[1].raw,
+                                  value[1].size, value[2].raw, value[2].size);
+    PyObject *list = key ? PyDict_GetItemWithError(groups, key) : NULL;
+    if (key && !list && !PyErr_Occurred() && (list = PyList_New(0))) {
+        int failed = PyDict_SetItem(groups, key, list);
+        Py_DECREF(list); /* the dict holds it */
+        if (failed)
+            list = NULL;
+    }
+    Py_XDECREF(key);
+    return list;
 }
 
 /* See special.looked. */
 static PyObject *
 care(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
-    PyObject *names, *raw, *found = NULL;
-    struct special *specials;
+    PyObject *names, *raw = NULL, *list = NULL, *groups = PyDict_New(), *failures = PyList_New(0);
+    PyObject *found = NULL;
+    struct special *specials = NULL, *last = NULL;
     long long pinning;
+    Py_ssize_t count = 0;
 
     if (!PyArg_ParseTuple(arguments, "O!L", &PyList_Type, &names, &pinning))
-        return NULL;
-    Py_ssize_t count = PyList_Size(names);
-    if (!(raw = pack(names, &specials)))
+        goto end;
+    count = PyList_Size(names);
+    raw = pack(names, &specials);
+    if (!raw || !groups || !failures)
         goto end;
 
     Py_BEGIN_ALLOW_THREADS
-    for (Py_ssize_t at = 0; at < count; at++) {
-        int pinned = pin(specials[at].name, pinning);
-        if (read_special(&specials[at], pinned))
-            specials[at].error = errno ? errno : EIO;
-        if (pinned >= 0)
-            close(pinned);
-    }
+    for (Py_ssize_t at = 0; at < count; at++)
+        look_at(&specials[at], pinning);
     Py_END_ALLOW_THREADS
 
-    found = PyErr_CheckSignals() ? NULL : PyList_New(0);
-    for (Py_ssize_t at = 0; at < count && found; at++) {
-        const struct special *one = &specials[at];
-        const struct stat *seen = &one->seen;
-        const struct value *value = one->values;
-        PyObject *each =
-            one->error
-                ? PyLong_FromLong(one->error)
-                : Py_BuildValue("KL(KKIIIy#y#y#)", (unsigned long long)seen->st_ino,
-                                (long long)nanoseconds(seen), (unsigned long long)seen->st_dev,
-                                (unsigned long long)seen->st_nlink, seen->st_uid, seen->st_gid,
-                                seen->st_mode, value[0].raw, value[0].size, value[1].raw,
-                                value[1].size, value[2].raw, value[2].size);
-        if (!each || PyList_Append(found, each))
-            Py_CLEAR(found);
-        Py_XDECREF(each);
+    int failed = PyErr_CheckSignals();
+    for (Py_ssize_t at = 0; at < count && !failed; at++) {
+        struct special *one = &specials[at];
+        PyObject *name = PyList_GetItem(names, at);
+        if (one->error) {
+            failed = one->error != ENOENT && append_failure(failures, name, one->error);
+            continue;
+        }
+        if (!last || !is_alike(one, last))
+            list = group_of(groups, one);
+        last = one;
+        PyObject *entry = list ? Py_BuildValue("(OKL)", name, (unsigned long long)one->seen.st_ino,
+                                               (long long)nanoseconds(&one->seen))
+                               : NULL;
+        failed = !entry || PyList_Append(list, entry);
+        Py_XDECREF(entry);
     }
+    if (!failed)
+        found = PyTuple_Pack(2, groups, failures);
 end:
     free_specials(specials, count);
     Py_XDECREF(raw);
+    Py_XDECREF(groups);
+    Py_XDECREF(failures);
+    return found;
+}
+
+static int
+carry_one(struct special *one, uint64_t inode, const struct change *change)
+{
+    int todo = 0;
+    if (change->links > 1) {
+        if (!read_special(one, -1) && one->seen.st_ino == inode &&
+            weigh(one, change, &todo) == RIGHT)
+            return RIGHT; /* another of its names came first */
+        forget(one);
+    }
+    int pinned = pin(one->name, change->options.pinning), found = OTHER;
+    if (pinned < 0)
+        return OTHER;
+    if (!read_special(one, pinned) && one->seen.st_ino == inode)
+        found = change_pinned(one, pinned, change);
+    close(pinned);
     return found;
 }
 
@@ -575,13 +667,7 @@ carry(PyObject *Py_UNUSED(module), PyObject *arguments)
     for (Py_ssize_t at = 0; at < count; at++) {
         uint64_t inode;
         memcpy(&inode, inodes + at * sizeof inode, sizeof inode);
-        int pinned = pin(specials[at].name, change.options.pinning);
-        int failed = read_special(&specials[at], pinned);
-        specials[at].error = failed || specials[at].seen.st_ino != inode
-                                 ? OTHER
-                                 : change_pinned(&specials[at], pinned, &change);
-        if (pinned >= 0)
-            close(pinned);
+        specials[at].error = carry_one(&specials[at], inode, &change);
     }
     Py_END_ALLOW_THREADS
 

@@ -15,7 +15,7 @@ PURE = "USERNSPLAN_PURE"
 
 # The functions of _step.c; None for Python. See ``folder.step``, ``special.looked`` and ``carried``.
 step: Callable[[int, Any, Any], tuple[Any, ...]] | None = None
-care: Callable[[list[str], int], list[Any]] | None = None
+care: Callable[[list[str], int], tuple[dict[Any, Any], list[Any]]] | None = None
 carry: Callable[..., list[int]] | None = None
 
 if os.environ.get(PURE) != "1":

@@ -24,7 +24,7 @@ from usernsplan.volume.metadata import ACL_ACCESS, ACL_DEFAULT, CAPABILITY
 from usernsplan.volume.passes import Form
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from usernsplan.volume.targets import Owner
 
@@ -95,9 +95,10 @@ class Care:
     renewed: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
 
-# What ``care`` finds: an errno; or inode, ctime, and (device, links, uid, gid, mode, ACLs,
-# capability).
-_Cared = int | tuple[int, int, tuple[Any, ...]]
+# Device, link count, uid, gid, mode, both ACLs and capability: what a group of entries shares.
+_Key = tuple[Any, ...]
+# What ``care`` finds: by such a key the name, inode and ctime of each entry; and the failures.
+_Cared = tuple[dict[_Key, list[tuple[str, int, int]]], list[tuple[str, int]]]
 
 
 class SpecialResult(NamedTuple):
@@ -123,43 +124,40 @@ def looked(names: Sequence[str], pinning: int) -> tuple[list[Group], list[tuple[
     Each entry is pinned, as ``syscalls.pin`` does it, and nothing is opened. An entry that is gone
     is in neither list.
     """
-    groups: dict[tuple[object, ...], Group] = {}
+    groups: dict[_Key, Group] = {}
     failures: list[tuple[str, int]] = []
     for start in range(0, len(names), _BATCH):
-        batch = [*names[start : start + _BATCH]]
-        found = compiled.care(batch, pinning) if compiled.care else _care(batch, pinning)
-        for name, seen in zip(batch, found, strict=True):
-            if isinstance(seen, int):
-                if seen != errno.ENOENT:
-                    failures.append((name, seen))
-                continue
-            inode, changed_ns, key = seen
-            group = groups.get(key)
-            if group is None:
+        found, failed = (compiled.care or _care)([*names[start : start + _BATCH]], pinning)
+        failures += failed
+        for key, entries in found.items():
+            if key not in groups:
                 device, links, uid, gid, mode, *raw = key
-                group = groups[key] = Group(Form((uid, gid), mode, *raw), device, links)
-            group.names.append(name)
-            group.inodes.append(inode)
-            group.changed_ns.append(changed_ns)
+                groups[key] = Group(Form((uid, gid), mode, *raw), device, links)
+            group = groups[key]
+            more, inodes, changed_ns = zip(*entries, strict=True)
+            group.names += more
+            group.inodes.extend(inodes)
+            group.changed_ns.extend(changed_ns)
     return [*groups.values()], failures
 
 
-def _care(names: Sequence[str], pinning: int) -> Iterator[_Cared]:
-    """``care`` of _step.c in Python: for each name its errno, or its inode, ctime and the rest."""
-    pin = partial(syscalls.pin, resolve=pinning)
+def _care(names: list[str], pinning: int) -> _Cared:
+    """``care`` of _step.c in Python."""
+    found: dict[_Key, list[tuple[str, int, int]]] = {}
+    failures: list[tuple[str, int]] = []
     for name in names:
         try:
-            seen = look(name, pin)
+            seen = look(name, partial(syscalls.pin, resolve=pinning))
+        except FileNotFoundError:
+            continue
         except OSError as error:
-            yield error.errno or errno.EIO
+            failures.append((name, error.errno or errno.EIO))
             continue
         form = seen.form
         raw = (form.acl, form.default_acl, form.capability)
-        yield (
-            seen.inode,
-            seen.changed_ns,
-            (seen.device, seen.links, *form.owner, form.mode, *raw),
-        )
+        key = (seen.device, seen.links, *form.owner, form.mode, *raw)
+        found.setdefault(key, []).append((name, seen.inode, seen.changed_ns))
+    return found, failures
 
 
 def carried(group: Group, change: Change, pinning: int, *, preview: bool = False) -> list[int]:

@@ -6,7 +6,8 @@ import functools
 
 import typer.main
 
-from usernsplan.cli.app import app_for
+from usernsplan.cli.app import app_of
+from usernsplan.cli.commands import COMMANDS
 
 
 def remember() -> None:
@@ -20,4 +21,4 @@ def remember() -> None:
 def read_all() -> None:
     """Read those of every command, before the first fork."""
     remember()
-    typer.main.get_command(app_for([]))
+    typer.main.get_command(app_of(COMMANDS))

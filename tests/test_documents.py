@@ -14,7 +14,8 @@ import usernsplan.cli.capacity
 from tests.command import extents, here, ids, needs_root
 from tests.documents import KINDS, SCHEMA, document_in
 from usernsplan import errors
-from usernsplan.cli.app import app_for
+from usernsplan.cli.app import app_of
+from usernsplan.cli.commands import COMMANDS
 from usernsplan.cli.emit import wants_json
 from usernsplan.errors import ExitStatus, UsernsplanError
 
@@ -125,7 +126,7 @@ def with_json(command: Any, name: str = "") -> Iterator[str]:  # noqa: ANN401 - 
 
 
 def test_every_command_with_json_and_every_kind_are_tried_above() -> None:
-    commands = set(with_json(typer.main.get_command(app_for([]))))
+    commands = set(with_json(typer.main.get_command(app_of(COMMANDS))))
     assert len(commands) > 15
     tried = {" ".join(words.split()[:2]) for _, _, words in CASES}
     missing = {

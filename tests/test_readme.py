@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import PROGRAM, needs_root, usernsplan
-from usernsplan.cli.app import COMMANDS
+from usernsplan.cli.commands import COMMANDS
 
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text()

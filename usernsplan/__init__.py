@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from usernsplan.planner.release import make_release
     from usernsplan.remapping import remap
     from usernsplan.strategies import PerContainer, Shared, SingleUid
-    from usernsplan.volume import fix_volume, undo
+    from usernsplan.volume.fix import fix_volume, undo
     from usernsplan.volume.forget import release
 
 __all__ = [
@@ -133,7 +133,7 @@ _HOMES = {
     "planner.release": ("make_release",),
     "remapping": ("remap",),
     "strategies": ("PerContainer", "Shared", "SingleUid"),
-    "volume": ("fix_volume", "undo"),
+    "volume.fix": ("fix_volume", "undo"),
     "volume.forget": ("release",),
 }
 

@@ -9,7 +9,6 @@ means.
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -36,6 +35,7 @@ from usernsplan.planner import changes
 from usernsplan.planner.publish import records_of
 from usernsplan.planner.recovery import as_mended, files_of, mend, undo
 from usernsplan.planner.stories import advise
+from usernsplan.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence

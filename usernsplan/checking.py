@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from usernsplan import audit
@@ -18,6 +17,7 @@ from usernsplan.planner.daemon import remapped_to
 from usernsplan.planner.directory import with_owners
 from usernsplan.planner.mounts import LASTING_VOLUMES, VOLUMES
 from usernsplan.reached import reached
+from usernsplan.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator

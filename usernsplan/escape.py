@@ -8,23 +8,22 @@ Pure.
 from __future__ import annotations
 
 import os
-import re
-import shlex
-import string
+
+from usernsplan.patterns import pattern
 
 # Our messages continue a line only with two blanks at the start of the next one. Any other line end
 # comes from text of others.
-_FORGED = re.compile(r"\n(?!  )")
+_FORGED = pattern(r"\n(?!  )")
 # The commands of a GitHub Actions runner: "::" at the start of a line, even after blanks, and "##["
 # anywhere.
-_COMMAND = re.compile(r"(?m)^([ \t]*):(?=:)|(#)#(?=\[)")
+_COMMAND = pattern(r"(?m)^([ \t]*):(?=:)|(#)#(?=\[)")
 # The colours that report.colour.Paint writes.
-_PAINT = re.compile(r"(\x1b\[(?:[0-2]|3[1-6])m)")
-_LINES = re.compile(r"[^\n\t]+")
-_ODD = re.compile(r"[^\n\t -~]")
+_PAINT = pattern(r"(\x1b\[(?:[0-2]|3[1-6])m)")
+_LINES = pattern(r"[^\n\t]+")
+_ODD = pattern(r"[^\n\t -~]")
 # Characters without a meaning to printf(1) or to a shell in quotes. The dash is missing because
 # printf would take a word that begins with one for an option.
-_PLAIN = frozenset(string.ascii_letters + string.digits + "/._+=:,@ ")
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._+=:,@ ")
 
 
 def line(text: str) -> str:
@@ -123,6 +122,8 @@ def _quoted(word: str) -> str:
     result is one line of printable text.
     """
     if word.isprintable():
+        import shlex  # noqa: PLC0415 - only where a command is shown
+
         return shlex.quote(word)
     # Command substitution removes newlines at the end of the output, so they are added outside it.
     inner = word.rstrip("\n")

@@ -5,8 +5,9 @@ Frozen values like those of model, apart from it because they would slow the sta
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
+
+from usernsplan.values import NamedTuple, dataclass, field
 
 if TYPE_CHECKING:
     from usernsplan.model import Mode, VolumeMount

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.formats import subid
 from usernsplan.formats.limits import INCUS_LEAST
@@ -10,6 +10,7 @@ from usernsplan.ids import IdRange, IdSet
 from usernsplan.mapping import KINDS
 from usernsplan.model import POOL_OWNERS, Record
 from usernsplan.strategies import SLOT, Shared, in_subid
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

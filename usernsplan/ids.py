@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidValueError
+from usernsplan.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -7,9 +7,9 @@ in host/ because the planner and the messages name files too.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 
 from usernsplan.escape import in_words, shell
+from usernsplan.values import dataclass, field
 
 SUBUID = "/etc/subuid"
 SUBGID = "/etc/subgid"

@@ -6,12 +6,12 @@ A map that the kernel would refuse cannot be made. The rules are those of user_n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from usernsplan.errors import InvalidValueError
 from usernsplan.ids import ID_LIMIT, IdRange
+from usernsplan.values import NamedTuple, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,11 +6,11 @@ that the ledger holds until it is carried out).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from usernsplan.ids import EVERY_ID
+from usernsplan.values import NamedTuple, dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping as Dict

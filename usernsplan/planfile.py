@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan import apply
 from usernsplan.errors import (
@@ -27,13 +26,10 @@ from usernsplan.layout import PLAN_FILE, STDIN
 from usernsplan.model import INTERRUPTED, Plan
 from usernsplan.planner.defaults import of_spec
 from usernsplan.planner.desired import fingerprint, make_desired
-from usernsplan.planner.exported import exported as make_exported
-from usernsplan.planner.exported import why_left_out, why_mount_left_out
-from usernsplan.planner.rename import refuse_unfinished
 from usernsplan.planner.shown import changed, exactly
 from usernsplan.planner.volumes import has_moved
 from usernsplan.planner.wanted import refuse_together
-from usernsplan.volume import fix_volume, lasting, undo
+from usernsplan.values import NamedTuple, dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -192,7 +188,10 @@ def carry_out(  # noqa: PLR0913 - what was shown, and how it is told
     come = apply.carry_out(
         layout, ledger, exactly(shown.allocate, of(attrgetter("allocate"))), command, agreed=True
     )
-    lasting.rename(layout, (new for _, new in shown.allocate.ledger.rename))
+    if shown.allocate.ledger.rename:
+        from usernsplan.volume import lasting  # noqa: PLC0415 - few plans rename
+
+        lasting.rename(layout, (new for _, new in shown.allocate.ledger.rename))
     away = _taken_away(layout, ledger, shown.unmount, command, watch)
     if _standing(ledger, shown.unmount):
         return come, away, Plan("apply")
@@ -216,6 +215,8 @@ def _desired(state: HostState, plan: PlanFile, *, replace_remap: bool = False) -
         state, plan.spec, prune=plan.prune, replace_remap=replace_remap, look=_look
     )
     for old, _ in desired.allocate.ledger.rename:
+        from usernsplan.planner.rename import refuse_unfinished  # noqa: PLC0415 - few plans rename
+
         refuse_unfinished(state.layout, old, runs.every(state.layout))
     return desired
 
@@ -227,6 +228,8 @@ def _look(state: HostState) -> HostState:
 
 def exported(layout: Layout, ledger: Ledger) -> tuple[Spec, tuple[str, ...]]:
     """The plan file of the host as it is, and notes on it."""
+    from usernsplan.planner import exported as made  # noqa: PLC0415 - only to export
+
     state = read.previewed(layout, ledger.state)
     notes = []
     if not state.ledger.allocations:
@@ -235,17 +238,17 @@ def exported(layout: Layout, ledger: Ledger) -> tuple[Spec, tuple[str, ...]]:
     notes += [
         f"the volume {v.path!r} is left out: {why}; run fix-volume on it again, or add it by hand"
         for v in state.ledger.volumes
-        if v.name in names and (why := why_left_out(v))
+        if v.name in names and (why := made.why_left_out(v))
     ]
     notes += [
         f"the mount {m.at!r} is left out: {why}"
         for m in state.ledger.mounts
-        if (why := why_mount_left_out(m, state.ledger))
+        if (why := made.why_mount_left_out(m, state.ledger))
     ]
     if state.ledger.interrupted:
         notes.append(INTERRUPTED)
     defaults = host_config.load(layout, None)
-    return make_exported(state, defaults), tuple(notes)
+    return made.exported(state, defaults), tuple(notes)
 
 
 def fix_volumes(
@@ -261,6 +264,8 @@ def fix_volumes(
     known = ledger.state()
 
     def fixed(path: str, request: Callable[[], FixRequest], *, dry_run: bool = False) -> Fixed:
+        from usernsplan.volume.fix import fix_volume  # noqa: PLC0415 - many plans have no volumes
+
         return _attempted(
             path,
             lambda: fix_volume(
@@ -297,6 +302,10 @@ def _undone_half(
     """Finish what an apply that was killed has begun to take away from the volumes to mount."""
     sources = {layout.place(one.wanted.source): one.wanted.source for one in desired.mounts}
     left = runs.look(layout).unfinished if sources else ()
+    if not left:
+        return ()
+    from usernsplan.volume.fix import undo  # noqa: PLC0415 - seldom needed
+
     return tuple(
         _attempted(sources[path], partial(undo, one.run, layout.root, command=command, watch=watch))
         for one in left
@@ -328,6 +337,8 @@ def _taken_away(
     recorded = ledger.state().mounts if mounts else ()
 
     def taken(mount: VolumeMount) -> FixReport:
+        from usernsplan.volume.fix import undo  # noqa: PLC0415 - few plans take mounts away
+
         refuse_together(layout, mount, recorded, mounts)
         return undo(mount.run, layout.root, command=command, watch=watch)
 

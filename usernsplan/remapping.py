@@ -6,7 +6,6 @@ changed, so that a volume that cannot move stops everything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from usernsplan import apply
@@ -20,6 +19,7 @@ from usernsplan.ledger.fold import fold
 from usernsplan.model import Event
 from usernsplan.planner.remap import make_remap
 from usernsplan.planner.shown import exactly
+from usernsplan.values import dataclass, replace
 from usernsplan.volume import remounting
 from usernsplan.volume.moving import move
 

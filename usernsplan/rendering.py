@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -32,6 +31,7 @@ from usernsplan.planner.names import owner_of
 from usernsplan.planner.runs import half_way, told
 from usernsplan.planner.volumes import doubts, finishing
 from usernsplan.strategies import PerContainer, Shared, SingleUid
+from usernsplan.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -6,9 +6,8 @@ program that takes ids from them checks first that they are free, and so do we.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from usernsplan.ids import ID_LIMIT, IdRange
+from usernsplan.values import dataclass
 
 # LXD from a snap, and LXD and Incus where they find no lines of root's, give these ids to instances.
 INSTANCES = IdRange(1000000, 1000000000)

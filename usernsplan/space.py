@@ -34,7 +34,6 @@ The following are intended, so they are not conflicts:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from heapq import merge
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
@@ -58,6 +57,7 @@ from usernsplan.planner import outer
 from usernsplan.planner.taken import is_taken
 from usernsplan.reserved import FOR_SNAPD, Reserved
 from usernsplan.strategies import PerContainer, Shared, SingleUid
+from usernsplan.values import dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

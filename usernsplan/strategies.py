@@ -5,12 +5,12 @@ A host uses one of them: the planner refuses to mix them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from usernsplan.errors import InvalidValueError, RefusedError, did_you_mean
 from usernsplan.ids import ID_LIMIT, IdRange
 from usernsplan.mapping import KINDS, Extent, IdMap, Mapping, Pass, around
+from usernsplan.values import dataclass, fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping as Options
@@ -210,11 +210,11 @@ def with_defaults(
     ``identity`` and ``dockerroot`` exclude each other: if one is given, the other has no default.
     """
     rivals = {"identity": "dockerroot", "dockerroot": "identity"}
-    fields = _CLASSES[name].__dataclass_fields__ if name in _CLASSES else ()
+    known = {one.name for one in fields(_CLASSES[name])} if name in _CLASSES else ()
     fitting = {
         option: value
         for option, value in defaults.items()
-        if option.replace("-", "_") in fields and given.get(rivals.get(option, ""), False) is False
+        if option.replace("-", "_") in known and given.get(rivals.get(option, ""), False) is False
     }
     return {**fitting, **given}
 

@@ -2,7 +2,7 @@
 
 python -m tests.bench.allocate      10,000 names, and one more, beside usermod --add-subuids (as root)
 python -m tests.bench.before DIR    one more name beside 10,000 allocations, beside the version of the package in DIR
-python -m tests.bench.startup       list, beside a bare interpreter; and what each library's import takes
+python -m tests.bench.startup       every command, in CPU time, beside a bare interpreter; and what importing a library takes
 python -m tests.bench.whois         one id and a million lines among 10,000 allocations, beside grep, awk and sort
 python -m tests.bench.find_owned    beside find -uid (as root)
 python -m tests.bench.mount         a mount over 300,000 files, beside mount --bind and chown -hR (as root)

@@ -243,7 +243,7 @@ def test_bytes_that_are_no_text_are_no_trouble(root: Path) -> None:
 @needs_root
 def test_one_who_may_not_read_the_ledger_is_told_so(root: Path) -> None:
     code = (
-        "import os, usernsplan.apply, usernsplan.cli.app, usernsplan.cli.check, usernsplan.ledger.sqlite\n"
+        "import os, shlex, usernsplan.apply, usernsplan.cli.app, usernsplan.cli.check, usernsplan.ledger.sqlite\n"
         "import usernsplan.report.audit, usernsplan.cli as c\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534); c.main()"
     )

@@ -345,7 +345,7 @@ def test_not_root_is_a_clear_error_that_names_the_file(tmp_path: Path) -> None:
         return
     # As nobody, with the interpreter and the checkout already open: they may be below /root.
     code = (
-        "import os, sys, usernsplan.apply, usernsplan.cli.app, usernsplan.cli.allocate, usernsplan.ledger.sqlite\n"
+        "import os, shlex, sys, usernsplan.apply, usernsplan.cli.app, usernsplan.cli.allocate, usernsplan.ledger.sqlite\n"
         "import usernsplan.report.text, usernsplan.cli as c\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534); c.main()"
     )

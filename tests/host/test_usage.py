@@ -10,7 +10,8 @@ import pytest
 import typer
 
 from tests.command import usernsplan
-from usernsplan.cli.app import COMMANDS, JOBS, app_for
+from usernsplan.cli.app import app_of
+from usernsplan.cli.commands import COMMANDS, JOBS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,7 @@ NARROW = {"COLUMNS": "80"}
 
 def commands() -> Iterator[tuple[str, Any]]:
     """Every command with its full name."""
-    for name, command in typer.main.get_group(app_for([])).commands.items():
+    for name, command in typer.main.get_group(app_of(COMMANDS)).commands.items():
         yield name, command
         for inner, one in getattr(command, "commands", {}).items():
             yield f"{name} {inner}", one

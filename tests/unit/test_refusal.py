@@ -10,7 +10,8 @@ from pathlib import Path
 import typer
 
 from tests.each import each
-from usernsplan.cli.app import COMMANDS, app_for
+from usernsplan.cli.app import app_of
+from usernsplan.cli.commands import COMMANDS
 from usernsplan.cli.refusal import SWITCHES, TAKE_A_WORD, is_due
 from usernsplan.engines import ENGINES
 
@@ -69,7 +70,7 @@ def test_what_was_meant_for_something_else_has_not(words: str) -> None:
 
 
 def test_the_options_of_render_are_those_that_it_knows() -> None:
-    command = typer.main.get_group(app_for(["render"])).commands["render"]
+    command = typer.main.get_group(app_of(["render"])).commands["render"]
     options = [one for one in command.params if one.param_type_name == "option"]
     takes = {name for one in options if not getattr(one, "is_flag", False) for name in one.opts}
     assert takes == TAKE_A_WORD
@@ -95,7 +96,7 @@ def shown() -> dict[str, str]:
         ]
         found[str(path)] = "\n".join(text for text in strings if isinstance(text, str))
     for name in COMMANDS:
-        help_ = typer.main.get_group(app_for([name])).commands[name].help or ""
+        help_ = typer.main.get_group(app_of([name])).commands[name].help or ""
         found[f"--help of {name}"] = help_
     return found
 

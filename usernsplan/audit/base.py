@@ -6,10 +6,8 @@ title, and ``check --explain`` prints the rest.
 
 from __future__ import annotations
 
-import inspect
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.claims.index import Claims
 from usernsplan.claims.meant import is_meant
@@ -28,6 +26,7 @@ from usernsplan.planner.daemon import remapped_to
 from usernsplan.planner.grants import Grants
 from usernsplan.planner.publish import records_of
 from usernsplan.planner.repair import make_repair
+from usernsplan.values import NamedTuple, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -352,7 +351,9 @@ def rule(
     """Register a function as the rule of this code."""
 
     def register(look: Callable[[Facts], Iterator[Seen]]) -> Callable[[Facts], Iterator[Seen]]:
-        title, _, story = inspect.cleandoc(look.__doc__ or "").partition("\n\n")
+        # Each is a function of a module: its docstring is indented once.
+        text = (look.__doc__ or "").replace("\n    ", "\n").strip()
+        title, _, story = text.partition("\n\n")
         RULES[code] = Rule(code, severity, title.removesuffix("."), story, look)
         return look
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -14,12 +13,13 @@ from usernsplan.formats.subid import PATHS
 from usernsplan.holdings import is_seen_as_account
 from usernsplan.layout import DAEMON_JSON, GROUP, PASSWD
 from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER
+from usernsplan.patterns import pattern
 from usernsplan.planner.daemon import RESTART, remap_user
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_NUMBER = re.compile("[0-9]{1,10}")
+_NUMBER = pattern("[0-9]{1,10}")
 
 
 @rule("USN040", "error")

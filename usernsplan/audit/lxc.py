@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.audit import slips
 from usernsplan.audit.base import Facts, Seen, listed, rule
@@ -17,6 +17,7 @@ from usernsplan.layout import PROXMOX_NODES
 from usernsplan.mapping import KINDS
 from usernsplan.model import LXC, OF_LXC, ROOT, Unlisted
 from usernsplan.planner import roots
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

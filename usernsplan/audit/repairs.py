@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from usernsplan.formats.subid import PATHS
 from usernsplan.layout import LEDGER
 from usernsplan.planner.repair import after_mending, make_repair
+from usernsplan.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.claims.sources import OF_CONTAINERS
 from usernsplan.errors import InvalidValueError
 from usernsplan.ids import ID_LIMIT, OVERFLOW_ID
 from usernsplan.mapping import KINDS, Extent, IdMap, around
 from usernsplan.strategies import SLOT
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -9,7 +9,7 @@ account that exists is refused to everybody else.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.formats import login_defs
 from usernsplan.formats.subid import Grant
@@ -17,6 +17,7 @@ from usernsplan.ids import OVERFLOW_ID, IdSet
 from usernsplan.layout import LOGIN_DEFS
 from usernsplan.mapping import KINDS
 from usernsplan.model import Unlisted
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

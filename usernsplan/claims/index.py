@@ -7,10 +7,11 @@ from collections.abc import Hashable
 from functools import cached_property
 from heapq import heappop, heappush
 from operator import itemgetter
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 from usernsplan.strategies import Shared
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator

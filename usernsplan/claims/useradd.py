@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from usernsplan.claims import computed
@@ -12,6 +11,7 @@ from usernsplan.formats.subid import Grant
 from usernsplan.ids import ID_LIMIT, IdRange
 from usernsplan.layout import LOGIN_DEFS
 from usernsplan.mapping import KINDS
+from usernsplan.values import dataclass
 
 if TYPE_CHECKING:
     from usernsplan.claims.computed import Computed

@@ -100,9 +100,9 @@ def main() -> None:
 
     try:
         with instead_of_flags(sys.argv[1:]):
-            from usernsplan.cli.app import app_for  # noqa: PLC0415 - it may fail, or be interrupted
+            from usernsplan.cli.commands import run  # noqa: PLC0415 - it may fail, or be interrupted
 
-            app_for(sys.argv[1:])(prog_name="usernsplan")
+            run(sys.argv[1:])
     except AssertionError:
         raise  # a test's own
     except Exception as error:

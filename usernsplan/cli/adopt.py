@@ -5,12 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Optional
 
-import typer
-
 from usernsplan import apply
 from usernsplan.cli.emit import emit
 from usernsplan.cli.options import DryRun, Json, Root
 from usernsplan.cli.run import run
+from usernsplan.cli.words import Argument, Option
 from usernsplan.errors import InvalidValueError
 from usernsplan.host import read
 from usernsplan.host.files import layout_at
@@ -28,15 +27,15 @@ if TYPE_CHECKING:
 def adopt(
     names: Annotated[
         Optional[list[str]],
-        typer.Argument(metavar="[NAME]...", help="Names that 'usernsplan adopt' lists."),
+        Argument(metavar="[NAME]...", help="Names that 'usernsplan adopt' lists."),
     ] = None,
     everything: Annotated[
         bool,
-        typer.Option("--all", help="Adopt all that is certain: what nobody else has ids of."),
+        Option("--all", help="Adopt all that is certain: what nobody else has ids of."),
     ] = False,
     pass_privileged: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--pass-privileged",
             help="Adopt maps with ids that make the container a superuser of the host.",
         ),

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from dataclasses import replace
+import sys
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Optional, TypeVar
-
-import typer
+from typing import TYPE_CHECKING, Annotated, Optional
 
 from usernsplan.cli.options import (
     ConfigFile,
@@ -22,6 +19,7 @@ from usernsplan.cli.options import (
     text_of,
 )
 from usernsplan.cli.run import run
+from usernsplan.cli.words import Argument, Option
 from usernsplan.engines import ENGINES
 from usernsplan.errors import ExitStatus, InvalidValueError
 from usernsplan.host import plan_file
@@ -32,6 +30,7 @@ from usernsplan.model import PUBLISHED, AllocateRequest, PoolOptions
 from usernsplan.planner.allocate import make_plan
 from usernsplan.planner.defaults import of_request
 from usernsplan.strategies import AUTO, NAMES, SLOT, named
+from usernsplan.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,32 +40,15 @@ if TYPE_CHECKING:
     from usernsplan.host.plan_file import FoundFile
     from usernsplan.model import HostState, Plan, Published
 
-_Command = TypeVar("_Command", bound="Callable[..., None]")
 
-
-def _with_pools(command: _Command) -> _Command:
-    """Add an option for each engine that has a pool; the command gets them as keyword arguments.
-
-    typer makes its options from a function's inspect.signature.
-    """
-    own = inspect.signature(command, eval_str=True)
-    usual = [one for one in own.parameters.values() if one.kind is not one.VAR_KEYWORD]
-    place = [one.name for one in usual].index("engines") + 1
-    usual[place:place] = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.POSITIONAL_OR_KEYWORD,
-            default=None,
-            annotation=Annotated[
-                Optional[int], typer.Option(option, metavar="N", help=f"{engine}: {text}")
-            ],
-        )
+def options_of_pools() -> dict[str, Option]:
+    """The options for engines' own pools, by parameter; the command gets them in ``pools``."""
+    return {
+        name: Option(option, metavar="N", help=f"{engine}: {text}")
         for engine, it in ENGINES.items()
         if (pool := it.pool)
         for name, option, text in _options_of(engine, pool)
-    ]
-    command.__signature__ = own.replace(parameters=usual)  # type: ignore[attr-defined]
-    return command
+    }
 
 
 def _options_of(engine: str, pool: Pool) -> Iterator[tuple[str, str, str]]:
@@ -88,61 +70,54 @@ def _parameter(engine: str) -> str:
     return engine.replace("-", "_")
 
 
-@_with_pools
 def allocate(
     names: Annotated[
         Optional[list[str]],
-        typer.Argument(
+        Argument(
             metavar="[NAME]...", help="Containers to allocate. Default: those in the plan file."
         ),
     ] = None,
     names_from: Annotated[
         Optional[str],
-        typer.Option(
-            metavar="FILE", help="Read names from FILE, one per line; '-' is standard input."
-        ),
+        Option(metavar="FILE", help="Read names from FILE, one per line; '-' is standard input."),
     ] = None,
     docker: Annotated[
-        bool, typer.Option("--docker", help="Make Docker's own allocation, which has no name.")
+        bool, Option("--docker", help="Make Docker's own allocation, which has no name.")
     ] = False,
     strategy: Annotated[
         str,
-        typer.Option(
-            metavar="S", help=f"One of: {', '.join(NAMES)}. Default: the host's strategy."
-        ),
+        Option(metavar="S", help=f"One of: {', '.join(NAMES)}. Default: the host's strategy."),
     ] = "",
     size: Annotated[
-        Optional[int], typer.Option(help="per-container: ids for each container. Default: 65536.")
+        Optional[int], Option(help="per-container: ids for each container. Default: 65536.")
     ] = None,
     block: Annotated[
         Optional[int],
-        typer.Option(help="single-uid: ids reserved for each container. Default: 10000."),
+        Option(help="single-uid: ids reserved for each container. Default: 10000."),
     ] = None,
     container_id: Annotated[
-        Optional[int], typer.Option(help="single-uid: the one container id. Default: 0.")
+        Optional[int], Option(help="single-uid: the one container id. Default: 0.")
     ] = None,
     dockerroot: Annotated[
         Optional[str],
-        typer.Option(
+        Option(
             metavar="N|auto",
             help="shared: host id of container root; 'auto' takes the first free id. Default: 2.",
         ),
     ] = None,
     identity: Annotated[
-        bool, typer.Option("--identity", help="shared: map every id to itself, even root.")
+        bool, Option("--identity", help="shared: map every id to itself, even root.")
     ] = False,
     max_: Annotated[
         Optional[int],
-        typer.Option(
-            "--max", help="shared: last id; with --identity, number of ids. Default: 65535."
-        ),
+        Option("--max", help="shared: last id; with --identity, number of ids. Default: 65535."),
     ] = None,
     start: Annotated[
-        Optional[int], typer.Option(help="First host id for one NAME; an error if it is taken.")
+        Optional[int], Option(help="First host id for one NAME; an error if it is taken.")
     ] = None,
     passes: Annotated[
         Optional[list[str]],
-        typer.Option(
+        Option(
             "--pass",
             metavar="K:HOST[:ID]",
             help="per-container: show a host id: u:1000, g:render:107, b:1000-1005 (repeatable).",
@@ -150,36 +125,32 @@ def allocate(
     ] = None,
     pool: Annotated[
         Optional[str],
-        typer.Option(
-            metavar="FIRST-LAST", help="Take ranges from here. Default: the strategy's pool."
-        ),
+        Option(metavar="FIRST-LAST", help="Take ranges from here. Default: the strategy's pool."),
     ] = None,
     owner: Annotated[
         Optional[str],
-        typer.Option(help="Owner of the lines for one NAME. Default: usernsplan-NAME."),
+        Option(help="Owner of the lines for one NAME. Default: usernsplan-NAME."),
     ] = None,
     within: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="OWNER", help="Slices of the lines that OWNER has already. Changes no file."
         ),
     ] = "",
     no_lines: Annotated[
         bool,
-        typer.Option(
-            "--no-lines", help="Keep it in the ledger alone, for engines that need no line."
-        ),
+        Option("--no-lines", help="Keep it in the ledger alone, for engines that need no line."),
     ] = False,
     daemon: Annotated[
         Optional[str],
-        typer.Option(metavar="NAME", help="Set Docker's userns-remap to this container."),
+        Option(metavar="NAME", help="Set Docker's userns-remap to this container."),
     ] = None,
     no_daemon_config: Annotated[
-        bool, typer.Option("--no-daemon-config", help="Do not change Docker's daemon.json.")
+        bool, Option("--no-daemon-config", help="Do not change Docker's daemon.json.")
     ] = False,
     engines: Annotated[
         Optional[list[str]],
-        typer.Option(
+        Option(
             "--engine",
             metavar="E",
             help="Also grant what this engine needs (repeatable). Default: installed engines.",
@@ -187,7 +158,7 @@ def allocate(
     ] = None,
     publish: Annotated[
         Optional[str],
-        typer.Option(
+        Option(
             metavar="P",
             help="Let other programs see ranges: in userdb, passwd or none. Default: userdb.",
         ),
@@ -196,16 +167,16 @@ def allocate(
     root: Root = "/",
     dry_run: DryRun = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Like --dry-run; exit 4 if something would change.")
+        bool, Option("--check", help="Like --dry-run; exit 4 if something would change.")
     ] = False,
     json: Json = False,
     replace_remap: Annotated[
         bool,
-        typer.Option("--replace-remap", help="Replace a userns-remap that names another user."),
+        Option("--replace-remap", help="Replace a userns-remap that names another user."),
     ] = False,
     pass_privileged: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--pass-privileged",
             help="Pass root, or a group that can become root, such as docker or disk.",
         ),
@@ -279,9 +250,9 @@ def allocate(
     plan = run(decide, root, preview=dry_run or check, as_json=json, yes=yes)
 
     if check and plan.changed:
-        raise typer.Exit(ExitStatus.CHANGES_PENDING)
+        sys.exit(ExitStatus.CHANGES_PENDING)
     if plan.unfinished:
-        raise typer.Exit(ExitStatus.DONE_IN_PART)
+        sys.exit(ExitStatus.DONE_IN_PART)
 
 
 def _pool_options(engine: str, typed: dict[str, int | None]) -> PoolOptions:
@@ -388,3 +359,6 @@ def _by_file(
         )
     note([f"{file.path} sets what is allocated"])
     return planfile.allocating(loaded, replace_remap=replace_remap)
+
+
+allocate.more = ("engines", options_of_pools())  # type: ignore[attr-defined]

@@ -1,59 +1,54 @@
-"""The typer application: each command and its module."""
+"""The typer application: for help, for wrong usage, and for all that words.read leaves to it."""
 
 from __future__ import annotations
 
-from importlib import import_module
-from inspect import getdoc
+from functools import cache
+from inspect import Parameter, Signature, getdoc
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from usernsplan.cli.commands import COMMANDS, JOBS, function_of, print_version, summary_of
 from usernsplan.cli.usage import Command, Group
+from usernsplan.cli.words import REQUIRED, Argument, parameters
 from usernsplan.errors import ExitStatus
 
-# Job -> command -> (module, function). For a fast start, only the module of the typed command is
-# imported.
-JOBS = {
-    "Give ids": {
-        "allocate": ("allocate", "allocate"),
-        "adopt": ("adopt", "adopt"),
-        "release": ("release", "release"),
-        "rename": ("rename", "rename"),
-        "remap": ("remap", "remap"),
-    },
-    "Render": {
-        "render": ("render", "render"),
-    },
-    "Volumes": {
-        "fix-volume": ("fix_volume", "fix_volume"),
-        "mount-volume": ("fix_volume", "mount_volume"),
-        "volumes": ("volumes", "volumes"),
-        "undo": ("fix_volume", "undo"),
-    },
-    "Look": {
-        "list": ("show", "list_"),
-        "show": ("show", "show"),
-        "history": ("show", "history"),
-        "map": ("map_", "map_"),
-        "capacity": ("capacity", "capacity"),
-        "whois": ("whois", "whois"),
-        "inspect": ("inspect", "inspect"),
-        "find-owned": ("find_owned", "find_owned"),
-        "check": ("check", "check"),
-    },
-    "Plan": {
-        "plan": ("plan", "plan"),
-        "apply": ("plan", "apply"),
-        "export": ("plan", "export"),
-    },
-    "Ledger": {
-        "ledger": ("ledger", "ledger"),
-    },
-}
-COMMANDS = {name: place for commands in JOBS.values() for name, place in commands.items()}
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
 
 
-def app_for(argv: list[str]) -> typer.Typer:
-    """The application with the command in ``argv``, or with every command if it has none."""
+def app_for(argv: Sequence[str]) -> typer.Typer:
+    """The application with the command in ``argv``; if it has none, all with their summaries."""
+    if argv[:1] and argv[0] in COMMANDS:
+        return app_of(argv[:1])
+    return app_of(COMMANDS) if COMMANDS.keys() & {*argv} else _overview()
+
+
+def app_of(names: Iterable[str]) -> typer.Typer:
+    """The application with these commands."""
+    app = _without_commands()
+    for name in names:
+        found = function_of(name)
+        if commands := getattr(found, "commands", None):
+            group = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None)
+            group.callback()(found)
+            for inner, one in commands.items():
+                group.command(inner, cls=Command)(for_typer(one))
+            app.add_typer(group, name=name)
+        else:
+            app.command(name, cls=Command)(for_typer(found))
+    return app
+
+
+def _overview() -> typer.Typer:
+    """The application for words without a command: what is shown of commands is their summaries."""
+    app = _without_commands()
+    for name in COMMANDS:
+        app.command(name, help=summary_of(name))(_overview)
+    return app
+
+
+def _without_commands() -> typer.Typer:
     app = typer.Typer(
         cls=_Commands,
         add_completion=False,
@@ -64,14 +59,31 @@ def app_for(argv: list[str]) -> typer.Typer:
     )
     statuses = ", ".join(f"{status:d} {status.meaning}" for status in ExitStatus)
     app.callback(help=f"{getdoc(usernsplan)}\n\nExit status: {statuses}.")(usernsplan)
-    for name in argv[:1] if argv[:1] and argv[0] in COMMANDS else COMMANDS:
-        module, function = COMMANDS[name]
-        found = getattr(import_module(f"usernsplan.cli.{module}"), function)
-        if isinstance(found, typer.Typer):
-            app.add_typer(found, name=name)
-        else:
-            app.command(name, cls=Command)(found)
     return app
+
+
+@cache
+def for_typer(function: Any) -> Callable[..., None]:  # noqa: ANN401 - of any parameters
+    """The function with what it declares in the form that typer reads."""
+
+    def command(**arguments: Any) -> None:
+        function(**arguments)
+
+    found = []
+    for one in parameters(function):
+        make = typer.Argument if isinstance(one.declared, Argument) else typer.Option
+        info = make(*one.declared.names, **one.declared.more)
+        found.append(
+            Parameter(
+                one.name,
+                Parameter.KEYWORD_ONLY,
+                default=Parameter.empty if one.default is REQUIRED else one.default,
+                annotation=Annotated[one.kind, info],
+            )
+        )
+    command.__doc__ = function.__doc__
+    command.__signature__ = Signature(found)  # type: ignore[attr-defined]
+    return command
 
 
 class _Commands(Group):
@@ -80,9 +92,7 @@ class _Commands(Group):
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version  # noqa: PLC0415 - slow, and only here
-
-        print(f"usernsplan {version('usernsplan')}")
+        print_version()
         raise typer.Exit
 
 

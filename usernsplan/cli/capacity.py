@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Optional
 
-import typer
-
 from usernsplan.cli.emit import emit
 from usernsplan.cli.options import ConfigFile, Json, Root, id_range, note_interrupted
+from usernsplan.cli.words import Option
 from usernsplan.host import read
 from usernsplan.host.config import load as load_config
 from usernsplan.host.files import layout_at
@@ -19,11 +18,11 @@ from usernsplan.space import pool_space, usual
 def capacity(
     size: Annotated[
         Optional[int],
-        typer.Option(help="Ids in each range. Default: 65536, or the host's single-uid block."),
+        Option(help="Ids in each range. Default: 65536, or the host's single-uid block."),
     ] = None,
     pool: Annotated[
         Optional[str],
-        typer.Option(metavar="FIRST-LAST", help="Count these ids. Default: the strategy's pool."),
+        Option(metavar="FIRST-LAST", help="Count these ids. Default: the strategy's pool."),
     ] = None,
     config: ConfigFile = None,
     root: Root = "/",

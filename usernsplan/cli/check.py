@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import sys
 from typing import TYPE_CHECKING, Annotated, Optional
-
-import typer
 
 from usernsplan import audit, checking
 from usernsplan.audit.base import FilesCarrying, Misfits
@@ -21,6 +19,7 @@ from usernsplan.cli.options import (
     typed,
     warn,
 )
+from usernsplan.cli.words import Option
 from usernsplan.errors import ExitStatus, InvalidValueError, UsernsplanError
 from usernsplan.escape import shown_path
 from usernsplan.fixing import Place
@@ -30,6 +29,7 @@ from usernsplan.ledger import open_ledger
 from usernsplan.report import audit as report
 from usernsplan.report.audit import Repaired
 from usernsplan.report.colour import Paint
+from usernsplan.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,15 +50,15 @@ _FORMATS = ("table", "github", "json")
 def check(
     select: Annotated[
         Optional[list[str]],
-        typer.Option(metavar="CODES", help="Only these findings: USN001,USN02 (repeatable)."),
+        Option(metavar="CODES", help="Only these findings: USN001,USN02 (repeatable)."),
     ] = None,
     ignore: Annotated[
         Optional[list[str]],
-        typer.Option(metavar="CODES", help="All findings except these (repeatable)."),
+        Option(metavar="CODES", help="All findings except these (repeatable)."),
     ] = None,
     format: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="F",
             help="table, json or github (workflow commands). Default: table.",
             show_default=False,
@@ -66,30 +66,28 @@ def check(
     ] = "table",
     explain: Annotated[
         Optional[str],
-        typer.Option(metavar="CODE", help="Explain a code: the reason, the harm and the repair."),
+        Option(metavar="CODE", help="Explain a code: the reason, the harm and the repair."),
     ] = None,
     passwd: Annotated[
         Optional[str],
-        typer.Option(
-            metavar="FILE", help="Check that the maps hold the largest id of this passwd file."
-        ),
+        Option(metavar="FILE", help="Check that the maps hold the largest id of this passwd file."),
     ] = None,
     scan: Annotated[
         Optional[list[str]],
-        typer.Option(
+        Option(
             metavar="DIR", help="Search DIR for files that carry a quarantined range (repeatable)."
         ),
     ] = None,
     volumes: Annotated[
-        bool, typer.Option("--volumes", help="Examine every file of each recorded volume.")
+        bool, Option("--volumes", help="Examine every file of each recorded volume.")
     ] = False,
     fix: Annotated[
-        bool, typer.Option("--fix", help="Repair what is safe; show it and ask first.")
+        bool, Option("--fix", help="Repair what is safe; show it and ask first.")
     ] = False,
     root: Root = "/",
     dry_run: DryRun = False,
     json: Json = False,
-    yes: Annotated[bool, typer.Option("--yes", help="--fix: repair without asking.")] = False,
+    yes: Annotated[bool, Option("--yes", help="--fix: repair without asking.")] = False,
 ) -> None:
     """Find conflicts: shared ranges, misread lines, drift.
 
@@ -134,7 +132,7 @@ def check(
     shown = report.result(found, layout, paint, repaired, facts.unseen)
     emit(shown, as_json=form == "json")
     if any(finding.severity == "error" for finding in found):
-        raise typer.Exit(ExitStatus.FAILED)
+        sys.exit(ExitStatus.FAILED)
 
 
 def _form(name: str, *, as_json: bool) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
-
-import typer
 
 from usernsplan.cli import say
 from usernsplan.cli.emit import emit
 from usernsplan.cli.options import Json, Root, note, note_interrupted
+from usernsplan.cli.words import Argument, Option
 from usernsplan.engines import engine_of_pool
 from usernsplan.errors import (
     ExitStatus,
@@ -46,23 +46,21 @@ _FEW = 5
 def find_owned(
     what: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="NAME|FIRST-LAST|ID",
             help="A name (allocated or quarantined), a range, or an id.",
         ),
     ],
-    dirs: Annotated[list[str], typer.Argument(metavar="DIR...", help="Folders to search.")],
+    dirs: Annotated[list[str], Argument(metavar="DIR...", help="Folders to search.")],
     count: Annotated[
-        bool, typer.Option("--count", help="Print only numbers: by role and by id.")
+        bool, Option("--count", help="Print only numbers: by role and by id.")
     ] = False,
     null: Annotated[
         bool,
-        typer.Option(
-            "--null", "-0", help="End each path with NUL instead of a line end; no escapes."
-        ),
+        Option("--null", "-0", help="End each path with NUL instead of a line end; no escapes."),
     ] = False,
     cross_mounts: Annotated[
-        bool, typer.Option("--cross-mounts", help="Also search file systems mounted below DIR.")
+        bool, Option("--cross-mounts", help="Also search file systems mounted below DIR.")
     ] = False,
     root: Root = "/",
     json: Json = False,
@@ -125,7 +123,7 @@ def find_owned(
     note(report.shown_otherwise(mount, layout, searched=searched) for mount, searched in met)
     note_interrupted(ledger)
     if missed:
-        raise typer.Exit(ExitStatus.DONE_IN_PART)
+        sys.exit(ExitStatus.DONE_IN_PART)
 
 
 def _standing(layout: Layout, ledger: LedgerState) -> dict[str, VolumeMount]:

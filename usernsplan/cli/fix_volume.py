@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import sys
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, Optional
 
-import typer
-
-from usernsplan import volume
 from usernsplan.cli.emit import emit
 from usernsplan.cli.options import DryRun, Json, Root, Yes, note, one_of, typed
 from usernsplan.cli.permits import (
@@ -21,6 +18,7 @@ from usernsplan.cli.permits import (
     permitted,
 )
 from usernsplan.cli.progress import watching
+from usernsplan.cli.words import Argument, Option
 from usernsplan.errors import ExitStatus, InvalidValueError, UnknownNameError
 from usernsplan.escape import shown_path
 from usernsplan.fixing import FixRequest
@@ -29,33 +27,33 @@ from usernsplan.host.config import load as load_config
 from usernsplan.host.files import layout_at
 from usernsplan.planner.runs import last_to_undo
 from usernsplan.report import results
+from usernsplan.values import replace
+from usernsplan.volume import fix
 
 if TYPE_CHECKING:
     from usernsplan.fixing import FixReport
 
 Jobs = Annotated[
     Optional[int],
-    typer.Option("--jobs", metavar="N", help="Number of worker processes. Default: one per core."),
+    Option("--jobs", metavar="N", help="Number of worker processes. Default: one per core."),
 ]
 
 Container = Annotated[
     Optional[str],
-    typer.Option(
+    Option(
         metavar="NAME",
         help="Container that gets the volume. Default: its present one, or the only one.",
     ),
 ]
 At = Annotated[
     Optional[str],
-    typer.Option(
-        "--at", metavar="DEST", help="idmap: where to mount it. Default: a folder of ours."
-    ),
+    Option("--at", metavar="DEST", help="idmap: where to mount it. Default: a folder of ours."),
 ]
-Persist = Annotated[bool, typer.Option("--persist", help="idmap: mount it again at each boot.")]
-ReadOnly = Annotated[bool, typer.Option("--read-only", help="idmap: mount it read-only.")]
+Persist = Annotated[bool, Option("--persist", help="idmap: mount it again at each boot.")]
+ReadOnly = Annotated[bool, Option("--read-only", help="idmap: mount it read-only.")]
 Protect = Annotated[
     Optional[str],
-    typer.Option(
+    Option(
         "--protect",
         metavar="nosuid|parent",
         help="idmap: keep others from the files that the container makes in PATH.",
@@ -63,48 +61,46 @@ Protect = Annotated[
 ]
 Explain = Annotated[
     bool,
-    typer.Option("--explain", help="Say what each method would mean here. Changes nothing."),
+    Option("--explain", help="Say what each method would mean here. Changes nothing."),
 ]
 
 
 def fix_volume(
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATH...", help="Folders or files; /SRC:/DEST:U stands for /SRC."),
+        Argument(metavar="PATH...", help="Folders or files; /SRC:/DEST:U stands for /SRC."),
     ],
     discover: Annotated[
         Optional[str],
-        typer.Option(
+        Option(
             metavar="podman|docker", help="PATH... are containers; fix the volumes mounted in them."
         ),
     ] = None,
     container: Container = None,
     mode: Annotated[
         Optional[str],
-        typer.Option(
+        Option(
             metavar="own|shift",
             help="own: one owner for all. shift: keep owners apart. Default: as before, or own.",
         ),
     ] = None,
     user: Annotated[
         Optional[str],
-        typer.Option(
+        Option(
             metavar="U[:G]",
             help="own: the user and group in the container. Default: 0:0.",
         ),
     ] = None,
     passwd: Annotated[
         Optional[str],
-        typer.Option(
+        Option(
             metavar="FILE", help="The image's passwd file, for names in --user; reads 'group' too."
         ),
     ] = None,
-    reverse: Annotated[
-        bool, typer.Option("--reverse", help="shift: change back to host ids.")
-    ] = False,
+    reverse: Annotated[bool, Option("--reverse", help="shift: change back to host ids.")] = False,
     from_: Annotated[
         Optional[str],
-        typer.Option(
+        Option(
             "--from",
             metavar="NAME",
             help="shift: move from this container's range; it may be quarantined.",
@@ -112,18 +108,18 @@ def fix_volume(
     ] = None,
     from_map: Annotated[
         Optional[list[str]],
-        typer.Option(
+        Option(
             metavar="'u C H N'",
             help="shift: move from this map; g for gids, b for both (repeatable).",
         ),
     ] = None,
     uid_map: Annotated[
         Optional[list[str]],
-        typer.Option(metavar="C:H:N", help="Use this map instead of a container's (repeatable)."),
+        Option(metavar="C:H:N", help="Use this map instead of a container's (repeatable)."),
     ] = None,
     gid_map: Annotated[
         Optional[list[str]],
-        typer.Option(metavar="C:H:N", help="The same for gids; use both (repeatable)."),
+        Option(metavar="C:H:N", help="The same for gids; use both (repeatable)."),
     ] = None,
     unmapped: Unmapped = "refuse",
     outside_links: OutsideLinks = "refuse",
@@ -131,16 +127,16 @@ def fix_volume(
     drop_power: DropPower = False,
     keep_power: KeepPower = False,
     again: Annotated[
-        bool, typer.Option("--again", help="Move ids a second time by a map that overlaps itself.")
+        bool, Option("--again", help="Move ids a second time by a map that overlaps itself.")
     ] = False,
     take: Annotated[
-        bool, typer.Option("--take", help="Take a volume that another container has.")
+        bool, Option("--take", help="Take a volume that another container has.")
     ] = False,
     protected: Protected = False,
     copy_up: CopyUp = False,
     method: Annotated[
         Optional[str],
-        typer.Option(
+        Option(
             metavar="chown|idmap|auto",
             help="chown changes the disk; idmap mounts it with other ids. Default: chown.",
         ),
@@ -208,10 +204,12 @@ def fix_volume(
 def _give(request: FixRequest, root: str, *, explain: bool, dry_run: bool, as_json: bool) -> None:
     """Give volumes to a container, or explain what that means, and print the result."""
     if explain:
-        emit(results.explained(volume.explain(request, root)), as_json=as_json)
+        from usernsplan.volume.explain import explain as explained  # noqa: PLC0415 - only here
+
+        emit(results.explained(explained(request, root)), as_json=as_json)
         return
     with watching() as watch:
-        report = volume.fix_volume(request, root, dry_run=dry_run, command=typed(), watch=watch)
+        report = fix.fix_volume(request, root, dry_run=dry_run, command=typed(), watch=watch)
     _print(report, root, as_json=as_json)
 
 
@@ -223,18 +221,18 @@ def _method(said: str | None, root: str) -> Literal["chown", "idmap", "auto"]:
 
 
 def mount_volume(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders or files.")],
+    paths: Annotated[list[str], Argument(metavar="PATH...", help="Folders or files.")],
     container: Container = None,
     mode: Annotated[
         Optional[str],
-        typer.Option(
+        Option(
             metavar="own|shift",
             help="own: the owner of PATH appears as one user. shift: ids 0-65535 appear as its own.",
         ),
     ] = None,
     user: Annotated[
         Optional[str],
-        typer.Option(metavar="U[:G]", help="own: that user in the container. Default: 0:0."),
+        Option(metavar="U[:G]", help="own: that user in the container. Default: 0:0."),
     ] = None,
     at: At = None,
     persist: Persist = False,
@@ -242,13 +240,13 @@ def mount_volume(
     protect: Protect = None,
     explain: Explain = False,
     cross_mounts: Annotated[
-        bool, typer.Option("--cross-mounts", help="Also show file systems mounted in the volume.")
+        bool, Option("--cross-mounts", help="Also show file systems mounted in the volume.")
     ] = False,
     protected: Annotated[
-        bool, typer.Option("--protected", help="Mount a home or a system folder, or over one.")
+        bool, Option("--protected", help="Mount a home or a system folder, or over one.")
     ] = False,
     take: Annotated[
-        bool, typer.Option("--take", help="Mount a volume that another container has.")
+        bool, Option("--take", help="Mount a volume that another container has.")
     ] = False,
     root: Root = "/",
     dry_run: DryRun = False,
@@ -286,21 +284,19 @@ def mount_volume(
 def undo(
     run: Annotated[
         Optional[str],
-        typer.Argument(
+        Argument(
             metavar="[RUN]",
             help="Number of the run ('history --runs' lists all), or a mount point that it made.",
         ),
     ] = None,
-    last: Annotated[
-        bool, typer.Option("--last", help="Undo the last run that can be undone.")
-    ] = False,
+    last: Annotated[bool, Option("--last", help="Undo the last run that can be undone.")] = False,
     jobs: Jobs = None,
     root: Root = "/",
     dry_run: DryRun = False,
     json: Json = False,
     also_changed: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--also-changed",
             help="Also undo files that changed or moved since; drop their setuid and capabilities.",
         ),
@@ -325,7 +321,7 @@ def undo(
     elif last:
         raise InvalidValueError("--last does not go with RUN", hint="leave out one of them")
     with watching() as watch:
-        report = volume.undo(
+        report = fix.undo(
             run,
             root,
             jobs=jobs,
@@ -364,4 +360,4 @@ def _last(root: str) -> str:
 def _print(report: FixReport, root: str, *, as_json: bool) -> None:
     emit(results.fixed(report, layout_at(root)), as_json=as_json)
     if report.failed:
-        raise typer.Exit(ExitStatus.DONE_IN_PART)
+        sys.exit(ExitStatus.DONE_IN_PART)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Optional
-
-import typer
 
 from usernsplan import lookup
 from usernsplan.cli.emit import emit
 from usernsplan.cli.options import Json, note, note_interrupted
+from usernsplan.cli.words import Argument, Option
 from usernsplan.errors import InvalidValueError, UsernsplanError
 from usernsplan.host import namespaces, process
 from usernsplan.host.files import layout_at
 from usernsplan.ids import IdSet
 from usernsplan.ledger import open_ledger
 from usernsplan.report import process as report
+from usernsplan.values import replace
 from usernsplan.whose import privileges
 from usernsplan.whose.ids import answers, read_id
 
@@ -30,9 +29,9 @@ _TRIES = 5
 
 
 def inspect(
-    pid: Annotated[Optional[str], typer.Argument(metavar="[PID]", help="Process to show.")] = None,
+    pid: Annotated[Optional[str], Argument(metavar="[PID]", help="Process to show.")] = None,
     all_: Annotated[
-        bool, typer.Option("--all", help="List every user namespace of this machine instead.")
+        bool, Option("--all", help="List every user namespace of this machine instead.")
     ] = False,
     json: Json = False,
 ) -> None:

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from typing import Annotated
 
-import typer
-
 from usernsplan.cli.emit import emit
 from usernsplan.cli.options import DryRun, Json, Root, agreed, note, typed
-from usernsplan.cli.usage import Command, Group
+from usernsplan.cli.words import Option
 from usernsplan.errors import ExitStatus, InvalidValueError
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
 
-ledger = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None)
 
-
-@ledger.callback()
-def _ledger() -> None:
+def ledger() -> None:
     """Repair the ledger, which records who has which ids.
 
     Example: usernsplan ledger rebuild --dry-run
     """
 
 
-@ledger.command("rebuild", cls=Command)
 def rebuild(
     root: Root = "/",
     dry_run: DryRun = False,
     json: Json = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Write it without asking.")] = False,
+    yes: Annotated[bool, Option("--yes", help="Write it without asking.")] = False,
 ) -> None:
     """Rebuild a lost or damaged ledger from the host.
 
@@ -60,10 +55,13 @@ def rebuild(
     if dry_run:
         return
     if not yes and not agreed("Write this ledger?"):
-        raise typer.Exit(ExitStatus.FAILED)
+        sys.exit(ExitStatus.FAILED)
 
     done, kept = apply.rebuild(layout, store, make, typed(), expected=shown, really=True)
     if json:
         emit(report.result(done, layout, kept, dry_run=False), as_json=True)
     else:
         note(["wrote the ledger", *([f"the damaged ledger is now {kept}"] if kept else [])])
+
+
+ledger.commands = {"rebuild": rebuild}  # type: ignore[attr-defined]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from functools import partial
 from typing import Annotated, Optional
 
-import typer
-
 from usernsplan.cli.emit import colours, emit, write
 from usernsplan.cli.options import Json, Root, note, note_interrupted
+from usernsplan.cli.words import Option
 from usernsplan.errors import InvalidValueError
 from usernsplan.escape import shown_path
 from usernsplan.host import read
@@ -27,19 +25,15 @@ _STDOUT = "-"
 def map_(
     svg: Annotated[
         Optional[str],
-        typer.Option(metavar="FILE", help="Write an SVG picture; '-' is standard output."),
+        Option(metavar="FILE", help="Write an SVG picture; '-' is standard output."),
     ] = None,
     html: Annotated[
         Optional[str],
-        typer.Option(
-            metavar="FILE", help="Write a page with zoom and a table; '-' is standard output."
-        ),
+        Option(metavar="FILE", help="Write a page with zoom and a table; '-' is standard output."),
     ] = None,
     width: Annotated[
         Optional[int],
-        typer.Option(
-            metavar="N", min=1, max=10000, help="Width in columns. Default: the terminal's."
-        ),
+        Option(metavar="N", min=1, max=10000, help="Width in columns. Default: the terminal's."),
     ] = None,
     root: Root = "/",
     json: Json = False,
@@ -81,6 +75,8 @@ def map_(
 
 
 def _terminal(found: Space, title: str, width: int | None) -> str:
+    import shutil  # noqa: PLC0415 - slow, and only here
+
     from usernsplan.report import map_text  # noqa: PLC0415 - only one form is needed
     from usernsplan.report.colour import Paint  # noqa: PLC0415
 

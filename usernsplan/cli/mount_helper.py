@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from usernsplan import escape, volume
+from usernsplan import escape
 from usernsplan.cli import say
 from usernsplan.cli.options import one_of
 from usernsplan.errors import InvalidValueError, NotPermittedError, UsernsplanError, of_system
@@ -22,7 +21,8 @@ from usernsplan.host import booted
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
 from usernsplan.report import text
-from usernsplan.volume import returning
+from usernsplan.values import replace
+from usernsplan.volume import fix, returning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,14 +69,14 @@ def _mounted(words: MountWords, command: str) -> FixReport:
     # fstab calls us at boot, as root.
     booted.refuse_unsafe()
     request = _request(words)
-    meant = volume.fix_volume(request, dry_run=True, command=command)
+    meant = fix.fix_volume(request, dry_run=True, command=command)
     if words.is_fake:
         return meant
     recorded = open_ledger(layout_at("/")).state().mounts
     [mount] = meant.mounts
     if any(_plain(mount) == _plain(one) for one in recorded):
         return returning.restore([mount.at], command=command)
-    return volume.fix_volume(request, command=command)
+    return fix.fix_volume(request, command=command)
 
 
 def _request(words: MountWords) -> FixRequest:

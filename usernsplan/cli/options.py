@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Annotated, Optional
 
-import typer
-
 from usernsplan import escape
 from usernsplan.cli import say
+from usernsplan.cli.words import Option
 from usernsplan.errors import (
     InvalidValueError,
     RefusedError,
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 Root = Annotated[
     str,
-    typer.Option(
+    Option(
         "--root",
         metavar="DIR",
         help="Work on the tree below DIR, as useradd --prefix. Default: /.",
@@ -37,17 +36,17 @@ Root = Annotated[
 ]
 ConfigFile = Annotated[
     Optional[str],
-    typer.Option(
+    Option(
         "--config",
         metavar="FILE",
         help="The host's defaults. Default: /etc/usernsplan/config.yaml.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print a JSON document instead of text.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the changes; write nothing.")]
+Json = Annotated[bool, Option("--json", help="Print a JSON document instead of text.")]
+DryRun = Annotated[bool, Option("--dry-run", help="Show the changes; write nothing.")]
 Yes = Annotated[
     bool,
-    typer.Option("--yes", help="Do not ask. A safety refusal still needs its own flag."),
+    Option("--yes", help="Do not ask. A safety refusal still needs its own flag."),
 ]
 
 

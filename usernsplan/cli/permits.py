@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from usernsplan.cli.options import one_of
+from usernsplan.cli.words import Option
 from usernsplan.fixing import FixRequest
 
 Unmapped = Annotated[
     str,
-    typer.Option(
+    Option(
         metavar="refuse|keep",
         help="What to do with ids that the map lacks. Default: refuse.",
         show_default=False,
@@ -19,33 +18,31 @@ Unmapped = Annotated[
 ]
 OutsideLinks = Annotated[
     str,
-    typer.Option(
+    Option(
         metavar="refuse|skip",
         help="What to do with files that have hard links elsewhere. Default: refuse.",
         show_default=False,
     ),
 ]
 CrossMounts = Annotated[
-    bool, typer.Option("--cross-mounts", help="Also change file systems mounted in the volume.")
+    bool, Option("--cross-mounts", help="Also change file systems mounted in the volume.")
 ]
 DropPower = Annotated[
     bool,
-    typer.Option(
+    Option(
         "--drop-power",
         help="Drop setuid, setgid and capabilities that would pass to another id.",
     ),
 ]
 KeepPower = Annotated[
     bool,
-    typer.Option("--keep-power", help="Keep those on files proved unchanged; drop the others."),
+    Option("--keep-power", help="Keep those on files proved unchanged; drop the others."),
 ]
 Protected = Annotated[
     bool,
-    typer.Option("--protected", help="Change a home, a system folder or an engine's storage."),
+    Option("--protected", help="Change a home, a system folder or an engine's storage."),
 ]
-CopyUp = Annotated[
-    bool, typer.Option("--copy-up", help="Let an overlay copy up the files that change.")
-]
+CopyUp = Annotated[bool, Option("--copy-up", help="Let an overlay copy up the files that change.")]
 
 
 def permitted(

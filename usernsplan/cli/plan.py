@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import sys
 from typing import Annotated, Optional
-
-import typer
 
 from usernsplan import planfile
 from usernsplan.cli.emit import colours, emit, write
@@ -20,6 +18,7 @@ from usernsplan.cli.options import (
     warn,
 )
 from usernsplan.cli.progress import watching
+from usernsplan.cli.words import Argument, Option
 from usernsplan.errors import ExitStatus, InvalidValueError
 from usernsplan.escape import shell
 from usernsplan.host.config import load as load_config
@@ -27,31 +26,30 @@ from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
 from usernsplan.report import desired as report
 from usernsplan.report.colour import Paint
+from usernsplan.values import replace
 
 File = Annotated[
     str,
-    typer.Argument(
+    Argument(
         metavar="[FILE]",
         help="Plan file. Default: ./usernsplan.yaml, else /etc/usernsplan.yaml.",
     ),
 ]
 Prune = Annotated[
-    bool, typer.Option("--prune", help="Release names, and unmount volumes, that the file lacks.")
+    bool, Option("--prune", help="Release names, and unmount volumes, that the file lacks.")
 ]
 
 
 def plan(
     file: File = "",
-    check: Annotated[
-        bool, typer.Option("--check", help="Exit 4 if something would change.")
-    ] = False,
+    check: Annotated[bool, Option("--check", help="Exit 4 if something would change.")] = False,
     out: Annotated[
         Optional[str],
-        typer.Option(metavar="F", help="Save the plan for 'usernsplan apply --plan F'."),
+        Option(metavar="F", help="Save the plan for 'usernsplan apply --plan F'."),
     ] = None,
     prune: Prune = False,
     schema: Annotated[
-        bool, typer.Option("--schema", help="Print the JSON Schema of plan files.")
+        bool, Option("--schema", help="Print the JSON Schema of plan files.")
     ] = False,
     config: ConfigFile = None,
     root: Root = "/",
@@ -87,25 +85,23 @@ def plan(
     if out is not None:
         note([f"saved; apply exactly this with: {layout.command(f'apply --plan {shell(out)}')}"])
     if check and desired.pending:
-        raise typer.Exit(ExitStatus.CHANGES_PENDING)
+        sys.exit(ExitStatus.CHANGES_PENDING)
 
 
 def apply(
     file: File = "",
     saved: Annotated[
         Optional[str],
-        typer.Option(
-            "--plan", metavar="F", help="Apply the plan that 'usernsplan plan --out F' saved."
-        ),
+        Option("--plan", metavar="F", help="Apply the plan that 'usernsplan plan --out F' saved."),
     ] = None,
     prune: Prune = False,
     fix_volumes: Annotated[
-        bool, typer.Option("--fix-volumes", help="Also fix or mount each volume that needs it.")
+        bool, Option("--fix-volumes", help="Also fix or mount each volume that needs it.")
     ] = False,
     config: ConfigFile = None,
     root: Root = "/",
     json: Json = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Apply a plan file to this host, after asking.
 
@@ -143,7 +139,7 @@ def apply(
         if json:
             raise InvalidValueError("--json cannot prompt", hint="use --yes")
         if not agreed("Apply this?"):
-            raise typer.Exit(ExitStatus.FAILED)
+            sys.exit(ExitStatus.FAILED)
 
     with watching() as watch:
         come, away, gone = planfile.carry_out(layout, ledger, loaded, shown, command, watch=watch)
@@ -159,7 +155,7 @@ def apply(
     else:
         warn(result.findings)
     if any(one.failed for one in fixed) or come.unfinished:
-        raise typer.Exit(ExitStatus.DONE_IN_PART)
+        sys.exit(ExitStatus.DONE_IN_PART)
 
 
 def export(root: Root = "/", json: Json = False) -> None:

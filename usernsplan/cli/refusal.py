@@ -52,7 +52,7 @@ def is_due(argv: Sequence[str]) -> bool:
     It does, unless the user surely wants other output. An unknown command, engine or option may
     be a mistyped one that prints flags.
     """
-    from usernsplan.cli.app import COMMANDS  # noqa: PLC0415 - only after a failure
+    from usernsplan.cli.commands import COMMANDS  # noqa: PLC0415 - only after a failure
     from usernsplan.engines import ENGINES  # noqa: PLC0415
 
     flags = {name for name, known in ENGINES.items() if known.flags}

@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Optional
 
-import typer
-
 from usernsplan.cli.options import DryRun, Json, Root, Yes, id_range
 from usernsplan.cli.run import run
+from usernsplan.cli.words import Argument, Option
 from usernsplan.errors import InvalidValueError
 from usernsplan.model import ReleaseRequest
 from usernsplan.planner.release import make_release
@@ -21,30 +20,30 @@ if TYPE_CHECKING:
 
 def release(
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME...", help="Names that 'usernsplan list' shows.")
+        list[str], Argument(metavar="NAME...", help="Names that 'usernsplan list' shows.")
     ],
     forget: Annotated[
         bool,
-        typer.Option("--forget", help="Return the quarantined ranges of these names to the pool."),
+        Option("--forget", help="Return the quarantined ranges of these names to the pool."),
     ] = False,
     with_lines: Annotated[
         bool,
-        typer.Option("--with-lines", help="Also remove adopted lines, which others wrote."),
+        Option("--with-lines", help="Also remove adopted lines, which others wrote."),
     ] = False,
     range: Annotated[
         Optional[str],
-        typer.Option(
+        Option(
             metavar="FIRST-LAST",
             help="--forget: only this range of one NAME. Default: all its ranges.",
         ),
     ] = None,
     unseen: Annotated[
         bool,
-        typer.Option("--unseen", help="--forget: go on if something cannot be examined."),
+        Option("--unseen", help="--forget: go on if something cannot be examined."),
     ] = False,
     scan: Annotated[
         Optional[list[str]],
-        typer.Option(
+        Option(
             metavar="DIR",
             help="--forget: also search DIR for files with the ids (repeatable).",
         ),
@@ -54,9 +53,7 @@ def release(
     json: Json = False,
     unset_remap: Annotated[
         bool,
-        typer.Option(
-            "--unset-remap", help="Also remove Docker's userns-remap if it needs the lines."
-        ),
+        Option("--unset-remap", help="Also remove Docker's userns-remap if it needs the lines."),
     ] = False,
     yes: Yes = False,
 ) -> None:

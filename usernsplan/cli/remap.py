@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Optional
-
-import typer
 
 from usernsplan import remapping
 from usernsplan.cli.emit import emit
@@ -20,6 +19,7 @@ from usernsplan.cli.permits import (
     permitted,
 )
 from usernsplan.cli.progress import watching
+from usernsplan.cli.words import Argument, Option
 from usernsplan.errors import ExitStatus, InvalidValueError
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
@@ -33,43 +33,37 @@ if TYPE_CHECKING:
 
 
 def remap(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name that 'usernsplan list' shows.")],
-    size: Annotated[
-        Optional[int], typer.Option(help="Ids of the new map. Default: as now.")
-    ] = None,
+    name: Annotated[str, Argument(metavar="NAME", help="Name that 'usernsplan list' shows.")],
+    size: Annotated[Optional[int], Option(help="Ids of the new map. Default: as now.")] = None,
     passes: Annotated[
         Optional[list[str]],
-        typer.Option(
+        Option(
             "--pass",
             metavar="P",
             help="Host ids that the new map shows, as in allocate; all of them (repeatable).",
         ),
     ] = None,
-    no_pass: Annotated[
-        bool, typer.Option("--no-pass", help="The new map shows no host ids.")
-    ] = False,
-    start: Annotated[
-        Optional[int], typer.Option(help="First host id; an error if it is taken.")
-    ] = None,
+    no_pass: Annotated[bool, Option("--no-pass", help="The new map shows no host ids.")] = False,
+    start: Annotated[Optional[int], Option(help="First host id; an error if it is taken.")] = None,
     pool: Annotated[
         Optional[str],
-        typer.Option(metavar="FIRST-LAST", help="Take the new range from here."),
+        Option(metavar="FIRST-LAST", help="Take the new range from here."),
     ] = None,
     undo: Annotated[
-        bool, typer.Option("--undo", help="Return to the map before the last remap.")
+        bool, Option("--undo", help="Return to the map before the last remap.")
     ] = False,
     root: Root = "/",
     dry_run: DryRun = False,
     json: Json = False,
     pass_privileged: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--pass-privileged", help="Pass ids that make the container a superuser of the host."
         ),
     ] = False,
     with_lines: Annotated[
         bool,
-        typer.Option("--with-lines", help="Also replace adopted lines, which others wrote."),
+        Option("--with-lines", help="Also replace adopted lines, which others wrote."),
     ] = False,
     unmapped: Unmapped = "refuse",
     outside_links: OutsideLinks = "refuse",
@@ -140,7 +134,7 @@ def remap(
         if json:
             raise InvalidValueError("--json cannot prompt", hint="use --yes")
         if not agreed("Apply this?"):
-            raise typer.Exit(ExitStatus.FAILED)
+            sys.exit(ExitStatus.FAILED)
     _carry_out(layout, ledger, request, shown, as_json=json)
 
 
@@ -153,4 +147,4 @@ def _carry_out(
     foreseen = (*shown.remap.plan.consequences, *shown.remap.plan.findings)
     emit(report.done(moved.plan, moved.volumes, layout, foreseen, moved.mounts), as_json=as_json)
     if moved.failed or moved.plan.unfinished:
-        raise typer.Exit(ExitStatus.DONE_IN_PART)
+        sys.exit(ExitStatus.DONE_IN_PART)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from usernsplan import apply
 from usernsplan.cli.options import DryRun, Json, Root
 from usernsplan.cli.run import run
+from usernsplan.cli.words import Argument
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
 
 
 def rename(
-    old: Annotated[str, typer.Argument(metavar="OLD", help="Name that 'usernsplan list' shows.")],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="The name that it gets.")],
+    old: Annotated[str, Argument(metavar="OLD", help="Name that 'usernsplan list' shows.")],
+    new: Annotated[str, Argument(metavar="NEW", help="The name that it gets.")],
     root: Root = "/",
     dry_run: DryRun = False,
     json: Json = False,

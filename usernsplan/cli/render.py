@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Optional
 
-import typer
-
 from usernsplan import rendering
 from usernsplan.cli.emit import emit
 from usernsplan.cli.options import DryRun, Json, Root, Yes
+from usernsplan.cli.words import Argument, Option
 from usernsplan.errors import InvalidValueError
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
@@ -18,48 +17,44 @@ from usernsplan.report import results
 
 def render(
     engine: Annotated[
-        str, typer.Argument(metavar="ENGINE", help="Engine to write for; --list shows all.")
+        str, Argument(metavar="ENGINE", help="Engine to write for; --list shows all.")
     ] = "",
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Name that 'usernsplan list' shows.")
-    ] = "",
+    name: Annotated[str, Argument(metavar="NAME", help="Name that 'usernsplan list' shows.")] = "",
     volume: Annotated[
         Optional[list[str]],
-        typer.Option(
+        Option(
             metavar="SRC:DEST[:OPT]",
             help="Mount a volume (repeatable). OPT: ro, U, idmap.",
         ),
     ] = None,
     rootless: Annotated[
         bool,
-        typer.Option(
-            "--rootless", help="podman, quadlet: for the owner of the lines instead of root."
-        ),
+        Option("--rootless", help="podman, quadlet: for the owner of the lines instead of root."),
     ] = False,
     image: Annotated[
         Optional[str],
-        typer.Option(metavar="IMAGE", help="quadlet, kubernetes, openshift: image to include."),
+        Option(metavar="IMAGE", help="quadlet, kubernetes, openshift: image to include."),
     ] = None,
     bundle: Annotated[
         Optional[str],
-        typer.Option(metavar="DIR", help="oci: change config.json in this bundle."),
+        Option(metavar="DIR", help="oci: change config.json in this bundle."),
     ] = None,
     vmid: Annotated[
-        Optional[int], typer.Option(metavar="N", help="proxmox: the number of the container.")
+        Optional[int], Option(metavar="N", help="proxmox: the number of the container.")
     ] = None,
     out: Annotated[
         Optional[str],
-        typer.Option(metavar="DIR", help="Write the files to their places below DIR."),
+        Option(metavar="DIR", help="Write the files to their places below DIR."),
     ] = None,
     list_: Annotated[
         bool,
-        typer.Option("--list", help="Show which engines support NAME, or each strategy."),
+        Option("--list", help="Show which engines support NAME, or each strategy."),
     ] = False,
     root: Root = "/",
     dry_run: DryRun = False,
     json: Json = False,
     replace_files: Annotated[
-        bool, typer.Option("--replace-files", help="--out: replace files that have other content.")
+        bool, Option("--replace-files", help="--out: replace files that have other content.")
     ] = False,
     yes: Yes = False,
 ) -> None:

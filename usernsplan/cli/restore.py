@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
-
-import typer
 
 from usernsplan.cli.emit import emit
 from usernsplan.cli.options import typed
@@ -25,4 +24,4 @@ def restore(names: Sequence[str], root: str, *, as_json: bool) -> None:
         report = returning.restore(names, root, command=typed(), watch=watch)
     emit(results.fixed(report, layout), as_json=as_json)
     if report.failed:
-        raise typer.Exit(ExitStatus.DONE_IN_PART)
+        sys.exit(ExitStatus.DONE_IN_PART)

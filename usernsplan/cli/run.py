@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
-
-import typer
 
 from usernsplan import apply
 from usernsplan.cli.emit import emit
@@ -46,7 +45,7 @@ def run(
             if shown.changed and shown.consequences:
                 warn(shown.consequences)
                 if not agreed("Go on?"):
-                    raise typer.Exit(ExitStatus.FAILED)
+                    sys.exit(ExitStatus.FAILED)
                 # The host may change while the user reads: do what they saw, or nothing.
                 decide, yes = exactly(shown, decide), True
         plan = apply.carry_out(layout, ledger, decide, typed(), agreed=yes)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Optional
 
-import typer
-
 from usernsplan.cli.emit import emit
 from usernsplan.cli.options import DryRun, Json, Root, note, note_interrupted
 from usernsplan.cli.recorded import mounts
+from usernsplan.cli.words import Argument, Option
 from usernsplan.errors import InvalidValueError, UsernsplanError
 from usernsplan.host import runs as runs_of
 from usernsplan.host.files import layout_at
@@ -53,7 +52,7 @@ def list_(root: Root = "/", json: Json = False) -> None:
 
 
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name that 'usernsplan list' shows.")],
+    name: Annotated[str, Argument(metavar="NAME", help="Name that 'usernsplan list' shows.")],
     root: Root = "/",
     json: Json = False,
 ) -> None:
@@ -146,16 +145,14 @@ def _recorded(layout: Layout, ledger: LedgerState, name: str | None = None) -> R
 
 def history(
     runs: Annotated[
-        bool, typer.Option("--runs", help="List the runs of fix-volume that have a journal.")
+        bool, Option("--runs", help="List the runs of fix-volume that have a journal.")
     ] = False,
     prune_runs: Annotated[
         bool,
-        typer.Option(
-            "--prune-runs", help="Remove old journals of finished runs; needs --older-than."
-        ),
+        Option("--prune-runs", help="Remove old journals of finished runs; needs --older-than."),
     ] = False,
     older_than: Annotated[
-        Optional[str], typer.Option(metavar="AGE", help="--prune-runs: such as 12h, 30d or 4w.")
+        Optional[str], Option(metavar="AGE", help="--prune-runs: such as 12h, 30d or 4w.")
     ] = None,
     root: Root = "/",
     dry_run: DryRun = False,

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Annotated, Optional
 
-import typer
-
 from usernsplan.cli.emit import emit
 from usernsplan.cli.options import Json, Root, note_interrupted
 from usernsplan.cli.recorded import mounts
+from usernsplan.cli.words import Argument, Option
 from usernsplan.errors import UnknownNameError, did_you_mean
 from usernsplan.escape import shown_path
 from usernsplan.host.files import layout_at
@@ -26,14 +25,14 @@ if TYPE_CHECKING:
 def volumes(
     names: Annotated[
         Optional[list[str]],
-        typer.Argument(
+        Argument(
             metavar="[NAME|PATH]...",
             help="Only those of these containers, at these paths or mount points.",
         ),
     ] = None,
     restore: Annotated[
         bool,
-        typer.Option("--restore", help="Make recorded mounts that are missing, as at boot."),
+        Option("--restore", help="Make recorded mounts that are missing, as at boot."),
     ] = False,
     root: Root = "/",
     json: Json = False,

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Optional
-
-import typer
 
 from usernsplan import lookup
 from usernsplan.cli.emit import emit
 from usernsplan.cli.options import Json, Root, note, note_interrupted
+from usernsplan.cli.words import Argument, Option
 from usernsplan.engines import engine_of_pool
 from usernsplan.errors import ExitStatus, InvalidValueError
 from usernsplan.host import accounts
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import allocation_of, open_ledger
 from usernsplan.report import whose
+from usernsplan.values import replace
 from usernsplan.whose.ids import answers, from_container, read_id
 
 if TYPE_CHECKING:
@@ -35,19 +34,19 @@ _HINT = "use a decimal number from 0 to 4294967294"
 def whois(
     ids: Annotated[
         Optional[list[str]],
-        typer.Argument(metavar="[ID]...", help="uids or gids. Default: '-', standard input."),
+        Argument(metavar="[ID]...", help="uids or gids. Default: '-', standard input."),
     ] = None,
     container: Annotated[
         Optional[str],
-        typer.Option(metavar="NAME", help="Take IDs as this container's, and show the host's."),
+        Option(metavar="NAME", help="Take IDs as this container's, and show the host's."),
     ] = None,
     file: Annotated[
         Optional[list[str]],
-        typer.Option(metavar="PATH", help="Show the ids of a file and its ACL (repeatable)."),
+        Option(metavar="PATH", help="Show the ids of a file and its ACL (repeatable)."),
     ] = None,
     passwd: Annotated[
         Optional[str],
-        typer.Option(metavar="FILE", help="The image's passwd file, for names; reads 'group' too."),
+        Option(metavar="FILE", help="The image's passwd file, for names; reads 'group' too."),
     ] = None,
     root: Root = "/",
     json: Json = False,
@@ -111,7 +110,7 @@ def _inside(
         found.append(one)
     emit(whose.in_container(name, found), as_json=as_json)
     if not all(one.is_mapped for one in found):
-        raise typer.Exit(ExitStatus.FAILED)
+        sys.exit(ExitStatus.FAILED)
 
 
 def _words(ids: Iterable[str]) -> Iterator[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 from usernsplan.errors import InvalidValueError, RefusedError, did_you_mean
 from usernsplan.escape import shell
 from usernsplan.model import ROOT
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from usernsplan.engines.base import Engine, RenderContext, Rendered, Verdict

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.errors import InvalidValueError, RefusedError
@@ -16,7 +14,9 @@ from usernsplan.ids import IdSet
 from usernsplan.layout import Layout
 from usernsplan.mapping import KINDS
 from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER, OWN_PREFIX, POOL_OWNERS, ROOT
+from usernsplan.patterns import pattern
 from usernsplan.strategies import options_of
+from usernsplan.values import dataclass
 
 if TYPE_CHECKING:
     from usernsplan.formats.accounts import User
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 TTY = 5
 # A name of an image, with registry, port, tag and digest; nothing that means something to a shell,
 # systemd or an engine.
-_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@+-]*")
+_IMAGE = pattern(r"[A-Za-z0-9][A-Za-z0-9._/:@+-]*")
 # A label of RFC 1123: names of pods, of containers in them and of namespaces have to be one.
-LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+LABEL = pattern(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # What flags and INI files take as it is. Quotes and escapes differ from program to program.
-_PLAIN = re.compile(r"(/[\w@.+~=-]+)+")
+_PLAIN = pattern(r"(/[\w@.+~=-]+)+")
 
 
 _HERE = Layout()

@@ -7,7 +7,6 @@ has no key for maps: the kubelet chooses them.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from usernsplan.engines import ENGINES as _ALL
@@ -26,6 +25,7 @@ from usernsplan.engines.base import (
 from usernsplan.errors import RefusedError
 from usernsplan.escape import shell
 from usernsplan.mapping import KINDS
+from usernsplan.patterns import pattern
 
 if TYPE_CHECKING:
     from usernsplan.model import Allocation
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _NEEDED = (2, 1)
 _REPEATS = ".".join(map(str, _NEEDED))
 # What ctr --version says: "ctr github.com/containerd/containerd/v2 v2.1.4", "… 1.6.20~ds1".
-_VERSION = re.compile(r"(?<= )v?([0-9]+)\.([0-9]+)\S*")
+_VERSION = pattern(r"(?<= )v?([0-9]+)\.([0-9]+)\S*")
 
 
 class Containerd(Engine):

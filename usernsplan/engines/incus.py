@@ -8,8 +8,7 @@ unused. newuidmap needs root's lines for what results, at each start.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.engines.base import (
     EXACTLY,
@@ -26,6 +25,7 @@ from usernsplan.ids import ID_LIMIT
 from usernsplan.mapping import KINDS, Extent, Pass, joined
 from usernsplan.model import ROOT
 from usernsplan.strategies import SLOT
+from usernsplan.values import NamedTuple, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from usernsplan.engines.base import EXACTLY, Engine, Rendered, Verdict
 from usernsplan.mapping import KINDS
+from usernsplan.values import dataclass
 
 if TYPE_CHECKING:
     from usernsplan.engines.base import RenderContext

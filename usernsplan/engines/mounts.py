@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from usernsplan.engines import engine, engine_of_pool
@@ -14,7 +13,9 @@ from usernsplan.holdings import own_ids
 from usernsplan.layout import lies_in
 from usernsplan.mapping import KINDS
 from usernsplan.model import Mount
+from usernsplan.patterns import pattern
 from usernsplan.strategies import SingleUid
+from usernsplan.values import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from usernsplan.layout import Layout
     from usernsplan.model import Allocation, LedgerState, Volume, VolumeMount
 
-_WORDS = re.compile(r"(?P<source>/.*?):(?P<destination>/[^:]*)(?::(?P<options>[^:/]*))?", re.DOTALL)
+_WORDS = pattern(r"(?P<source>/.*?):(?P<destination>/[^:]*)(?::(?P<options>[^:/]*))?", re.DOTALL)
 _OPTIONS = ("ro", "rw", "U", "idmap")
 _BY_THE_RUNTIME = "the runtime maps the ids of a pod's volumes at the mount"
 _MADE_BY_ROOT = (

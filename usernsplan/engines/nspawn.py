@@ -5,7 +5,6 @@ systemd-nspawn(1), systemd.nspawn(5)
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from usernsplan.engines.base import (
@@ -19,13 +18,14 @@ from usernsplan.engines.base import (
     only_extent,
     plain,
 )
+from usernsplan.patterns import pattern
 from usernsplan.strategies import SLOT
 
 if TYPE_CHECKING:
     from usernsplan.model import Allocation, Mount
 
 # Machine names of systemd: labels of a host name, at most 64 characters.
-_MACHINE = re.compile(
+_MACHINE = pattern(
     r"(?=.{1,64}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*"
 )
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import posixpath
-import re
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from usernsplan.engines.base import EXACTLY, Engine, RenderContext, Rendered, Verdict
 from usernsplan.engines.podman import of_idmap
 from usernsplan.errors import InvalidFileError, RefusedError
 from usernsplan.escape import operand, shell
+from usernsplan.patterns import pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from usernsplan.mapping import IdMap, Mapping
     from usernsplan.model import Allocation, Mount
 
-_ID = re.compile("[0-9]{1,10}")
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_ID = pattern("[0-9]{1,10}")
+_SURROGATE = pattern("[\ud800-\udfff]")
 
 
 class Oci(Engine):

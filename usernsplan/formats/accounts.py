@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from usernsplan.ids import IdSet
+from usernsplan.patterns import pattern
+from usernsplan.values import NamedTuple, dataclass, field, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # An id as glibc reads it: strtoul(3) skips leading blanks and takes a sign. Every reader rejects a
 # number with more digits than any id has.
-_NUMBER = re.compile(r"[ \t]*\+?[0-9]{1,20}")
+_NUMBER = pattern(r"[ \t]*\+?[0-9]{1,20}")
 # What tells a record that publishes a range from an account: its real name, and its home.
 ABOUT = "container ids (usernsplan)"
 NOWHERE = "/nonexistent"

@@ -6,11 +6,11 @@ shares with a plan file have the same form. config.schema.json beside this file 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from usernsplan.formats import spec
 from usernsplan.formats import yaml_nodes as nodes
+from usernsplan.values import dataclass, field
 
 if TYPE_CHECKING:
     from usernsplan.formats.spec import Method, SpecEngine

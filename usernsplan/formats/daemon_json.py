@@ -7,10 +7,10 @@ byte order mark. We refuse all of these, with line and column, instead of guessi
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from usernsplan.errors import InvalidFileError
+from usernsplan.values import NamedTuple, dataclass
 
 REMAP = "userns-remap"
 NO_NEW_PRIVILEGES = "no-new-privileges"

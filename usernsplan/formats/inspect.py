@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from usernsplan.errors import InvalidFileError, InvalidValueError
 from usernsplan.mapping import Extent, IdMap, Mapping
+from usernsplan.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,13 @@ https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import yaml
 
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats import yaml_nodes as nodes
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from usernsplan.errors import InvalidFileError
+from usernsplan.patterns import pattern
+from usernsplan.values import NamedTuple, dataclass
 
 # The values without a line in the file: shadow 4.13, lib/getdef.c and useradd.
 DEFAULTS = {
@@ -26,7 +26,7 @@ _COMPUTED_MIN, _COMPUTED_MAX = 65536, 4294967295
 _COMPUTED = ("SUB_UID_DETERMINISTIC", "SUB_GID_DETERMINISTIC")
 _WRAP = ("UNSAFE_SUB_UID_DETERMINISTIC_WRAP", "UNSAFE_SUB_GID_DETERMINISTIC_WRAP")
 # strtoul(3) with base 0, as shadow calls it; a number with more digits overflows.
-_NUMBER = re.compile(r"[ \t]*\+?(0[xX][0-9a-fA-F]{1,16}|0[0-7]{0,22}|[1-9][0-9]{0,18})")
+_NUMBER = pattern(r"[ \t]*\+?(0[xX][0-9a-fA-F]{1,16}|0[0-7]{0,22}|[1-9][0-9]{0,18})")
 
 
 class Area(NamedTuple):

@@ -9,7 +9,10 @@ is left out.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from usernsplan.patterns import pattern
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,18 +24,18 @@ _KINDS: dict[bytes, Kind] = {b"u": "uid", b"g": "gid"}
 # container had is still its own.
 _OLD_MAP = b"lxc.id_map"
 _MAPS = (b"lxc.idmap", _OLD_MAP)
-_STRAY = re.compile(rb"lxc\.id_?map(?![a-z0-9_.-])")
+_STRAY = pattern(rb"lxc\.id_?map(?![a-z0-9_.-])")
 # LXC reads numbers with strtoul(3) and base 0: hexadecimal and octal too.
 _NUMBER = rb"\+?(0[xX][0-9a-fA-F]{1,16}|0[0-7]{0,22}|[1-9][0-9]{0,19})"
-_MAP = re.compile(rb"[ \t]*([ug])[ \t]+" + rb"[ \t]+".join([_NUMBER] * 3) + rb"[ \t]*")
+_MAP = pattern(rb"[ \t]*([ug])[ \t]+" + rb"[ \t]+".join([_NUMBER] * 3) + rb"[ \t]*")
 _ULONG = 2**64
 # A longer line is no mistake that anybody reads.
 _LONGEST = 200
 # Proxmox VE: a key that LXC knows, with ":" or "=", and the container's own keys.
-_OF_LXC = re.compile(rb"(lxc\.[a-z0-9_.-]+)(?::|\s*=)\s*(.*?)\s*")
-_OF_PROXMOX = re.compile(rb"([a-z][a-z_]*[0-9]*):\s*(.+?)\s*")
+_OF_LXC = pattern(rb"(lxc\.[a-z0-9_.-]+)(?::|\s*=)\s*(.*?)\s*")
+_OF_PROXMOX = pattern(rb"([a-z][a-z_]*[0-9]*):\s*(.+?)\s*")
 # A snapshot, or changes that wait for the next start.
-_SECTION = re.compile(rb"\[[a-z][a-z0-9_:-]*\]\s*", re.IGNORECASE)
+_SECTION = pattern(rb"\[[a-z][a-z0-9_:-]*\]\s*", re.IGNORECASE)
 _TRUE = frozenset({b"1", b"on", b"yes", b"true"})
 # What Proxmox VE gives to every unprivileged container without a map of its own.
 _OF_UNPRIVILEGED = (0, 100000, 65536)

@@ -5,10 +5,10 @@ mount(8) calls a helper like this: mount.TYPE SOURCE DEST [-sfnv] [-N NAMESPACE]
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from usernsplan.errors import UsageError, did_you_mean
+from usernsplan.values import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,9 +7,11 @@ src/nspawn/nspawn-settings.c (252 to 258).
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.ids import ID_LIMIT, IdRange
+from usernsplan.patterns import pattern
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,10 +26,8 @@ _BLANK = " \t\n\r"
 _WORDS = {"identity", "pick", "managed"}
 _BOOLEANS = {"1", "yes", "y", "true", "t", "on", "0", "no", "n", "false", "f", "off"}
 # parse_uid takes decimal numbers only; safe_atou32, for the count, takes what strtoul takes.
-_FIRST = re.compile(r"0|[1-9][0-9]{0,9}")
-_COUNT = re.compile(
-    r"[ \t]*\+?(0x[0-9a-f]+|0b[01]+|0o[0-7]+|0[0-7]*|[1-9][0-9]{0,9})", re.IGNORECASE
-)
+_FIRST = pattern(r"0|[1-9][0-9]{0,9}")
+_COUNT = pattern(r"[ \t]*\+?(0x[0-9a-f]+|0b[01]+|0o[0-7]+|0[0-7]*|[1-9][0-9]{0,9})", re.IGNORECASE)
 # What older programs take for -1 in 16 bits; systemd accepts it nowhere.
 _INVALID = 65535
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+
+from usernsplan.patterns import pattern
+from usernsplan.values import NamedTuple
 
 # The action between two services, such as [NOTFOUND=return]; it may contain blanks.
-_ACTION = re.compile(r"\[[^\]]*\]?")
+_ACTION = pattern(r"\[[^\]]*\]?")
 # The services of which getpwent(3) lists all accounts.
 _LISTED = frozenset({"files", "compat", "systemd"})
 # shadow (lib/nss.c) does not load a service with a longer name, in bytes.

@@ -6,12 +6,13 @@ A pass is ``u:HOST[:CONTAINER]``; an extent of a map is ``u CONTAINER HOST COUNT
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from usernsplan import escape
 from usernsplan.errors import InvalidValueError
 from usernsplan.ids import IdRange
 from usernsplan.mapping import CALLED, KINDS, Extent, IdMap, Mapping
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

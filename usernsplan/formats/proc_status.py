@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from usernsplan.errors import InvalidValueError
+from usernsplan.patterns import pattern
+from usernsplan.values import dataclass
 
 # By number, from 0: linux/capability.h of Linux 5.9 and later.
 CAPABILITIES = (
@@ -61,7 +62,7 @@ CAPABILITIES = (
     ),
     "checkpoint_restore",
 )
-_LINE = re.compile(r"(\w+):[ \t]*(.*)")
+_LINE = pattern(r"(\w+):[ \t]*(.*)")
 _ESCAPES = {r"\n": "\n", r"\\": "\\"}
 
 

@@ -6,12 +6,13 @@ that drops the earlier ones of its key.
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidValueError
 from usernsplan.ids import IdRange
 from usernsplan.mapping import Extent
+from usernsplan.patterns import pattern
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -36,11 +37,11 @@ _OPTIONS = {
     "--subgidname": _WHOSE[1],
 }
 # container:host:count, where @ marks a host id for rootless Podman, and 1 is the usual count.
-_MAP = re.compile(r"([0-9]{1,10}):(@?)([0-9]{1,10})(?::([0-9]{1,10}))?")
+_MAP = pattern(r"([0-9]{1,10}):(@?)([0-9]{1,10})(?::([0-9]{1,10}))?")
 # Below are ids of the host itself, which claims.sources has likewise.
 _OF_CONTAINERS = 65536
 # In front of it: + adds to the usual map, and u or g is for one kind alone.
-_FLAGS = re.compile(r"[+ug]*")
+_FLAGS = pattern(r"[+ug]*")
 
 
 class Setting(NamedTuple):

@@ -13,12 +13,12 @@ Each model is the program of today:
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.formats.limits import INCUS_LEAST, LINE_LIMIT, SCANNER_LIMIT
 from usernsplan.ids import ID_LIMIT
+from usernsplan.patterns import pattern
+from usernsplan.values import NamedTuple, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -32,17 +32,17 @@ Entry = tuple[str, int, int]
 GO_BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
     map(chr, range(0x2000, 0x200B))
 )
-_GO_NUMBER = re.compile(r"([+-]?)0*([0-9]+)")
+_GO_NUMBER = pattern(r"([+-]?)0*([0-9]+)")
 _GO_MODULUS = 2**63
 # strtoul(3) with base 0: blanks and a sign first, then hexadecimal, octal or decimal.
-_C_NUMBER = re.compile(
+_C_NUMBER = pattern(
     r"[ \t\n\v\f\r]*([+-]?)(?:0[xX]0*([1-9a-fA-F][0-9a-fA-F]*|0)|0+([1-7][0-7]*|0)|(0|[1-9][0-9]*))"
 )
 _C_MODULUS = 2**64
 _LAID_MODULUS = 2**32
 # The largest id_t.
 _LAST = 2**32 - 1
-_INCUS_NUMBER = re.compile(r"0*([1-9][0-9]*|0)")
+_INCUS_NUMBER = pattern(r"0*([1-9][0-9]*|0)")
 # A number with more digits is past 64 bits in every base; int() of a very long one would be slow.
 _DIGITS = 22
 _FIELDS = 3

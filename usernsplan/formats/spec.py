@@ -7,9 +7,7 @@ for editors, and spec_writer writes such a file.
 
 from __future__ import annotations
 
-import re
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import yaml
@@ -18,6 +16,8 @@ from usernsplan.errors import InvalidFileError, InvalidValueError
 from usernsplan.formats import passes
 from usernsplan.formats import yaml_nodes as nodes
 from usernsplan.ids import ID_LIMIT, IdRange
+from usernsplan.patterns import pattern
+from usernsplan.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ PUBLISH = get_args(Publish)
 # How a volume is given, as with fix-volume.
 Method = Literal["chown", "idmap", "auto"]
 METHODS = get_args(Method)
-_USER = re.compile(r"[0-9]{1,10}(:[0-9]{1,10})?")
+_USER = pattern(r"[0-9]{1,10}(:[0-9]{1,10})?")
 
 
 @dataclass(frozen=True, slots=True)

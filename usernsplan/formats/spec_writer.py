@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from usernsplan.formats.yaml_nodes import TAG
+from usernsplan.patterns import pattern
 
 if TYPE_CHECKING:
     from usernsplan.formats.spec import Spec, SpecContainer, SpecEngine, SpecVolume
     from usernsplan.ids import IdRange
 
 # Every reader of YAML takes these for text, also where PyYAML's rules of 1.1 differ from 1.2.
-_WORD = re.compile(r"[A-Za-z/][A-Za-z0-9/._-]+")
+_WORD = pattern(r"[A-Za-z/][A-Za-z0-9/._-]+")
 
 
 def schema() -> str:

@@ -11,12 +11,13 @@ import sys
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidFileError
+from usernsplan.patterns import pattern
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SECTION = "storage.options"
-_HEADER = re.compile(r"[ \t]*\[(?!\[)[ \t]*([^\]]*?)[ \t]*\][ \t]*(#.*)?")
+_HEADER = pattern(r"[ \t]*\[(?!\[)[ \t]*([^\]]*?)[ \t]*\][ \t]*(#.*)?")
 
 
 def with_options(raw: bytes, options: Mapping[str, str], place: str = "storage.conf") -> bytes:

@@ -7,18 +7,18 @@ reader takes it for.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidValueError
 from usernsplan.formats.limits import LINE_LIMIT
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.mapping import Extent
+from usernsplan.patterns import pattern
+from usernsplan.values import NamedTuple, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 # Which file grants which ids.
 PATHS: dict[Kind, str] = {"uid": SUBUID, "gid": SUBGID}
 
-_GRANT = re.compile(rb"([^\s\0:#+-][^\s\0:#]*):(0|[1-9][0-9]{0,18}):(0|[1-9][0-9]{0,18})\n?")
+_GRANT = pattern(rb"([^\s\0:#+-][^\s\0:#]*):(0|[1-9][0-9]{0,18}):(0|[1-9][0-9]{0,18})\n?")
 # incus reads unsigned numbers of 32 bits, all others of 63 or more.
 _INCUS_MODULUS = 2**32
-_MEANT = re.compile(r"\+?0{0,1100}([0-9]{1,19})(?![0-9a-fA-FxX])")
+_MEANT = pattern(r"\+?0{0,1100}([0-9]{1,19})(?![0-9a-fA-FxX])")
 
 
 class Grant(NamedTuple):

@@ -6,17 +6,17 @@ it is theirs: systemd.unit(5) invites people to edit what lies in /etc/systemd/s
 
 from __future__ import annotations
 
-import hashlib
 import re
-import string
+
+from usernsplan.patterns import pattern
 
 # systemd.unit(5), "String escaping for inclusion in unit names".
-_IN_NAMES = frozenset(string.ascii_letters + string.digits + ":_.")
+_IN_NAMES = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:_.")
 # The longest name of a file, and so of a unit.
 _LONGEST = 255
 _MARK = "# Digest of what follows, as usernsplan wrote it: "
 # A value without quotes: systemd strips blanks at its end, and a backslash there joins lines.
-_PLAIN = re.compile(r"[A-Za-z0-9/._:@+=~,-]+")
+_PLAIN = pattern(r"[A-Za-z0-9/._:@+=~,-]+")
 
 
 def escaped(path: str) -> str:
@@ -48,7 +48,7 @@ def named(stem: str, kind: str) -> str:
     name = f"{stem}.{kind}"
     if len(name) <= _LONGEST:
         return name
-    return f"{stem[:64].rstrip(chr(92))}-{hashlib.sha256(stem.encode()).hexdigest()}.{kind}"
+    return f"{stem[:64].rstrip(chr(92))}-{_digest(stem)}.{kind}"
 
 
 def name_of(at: str, lasting: str) -> str:
@@ -103,4 +103,6 @@ def body_of(text: str) -> str | None:
 
 
 def _digest(body: str) -> str:
+    import hashlib  # noqa: PLC0415 - slow, and seldom needed
+
     return hashlib.sha256(body.encode()).hexdigest()

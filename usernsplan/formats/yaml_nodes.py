@@ -16,6 +16,7 @@ import yaml
 from usernsplan.errors import InvalidFileError, InvalidValueError, did_you_mean
 from usernsplan.escape import shown_path
 from usernsplan.ids import IdRange
+from usernsplan.patterns import pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 Read = Callable[[yaml.Node, str], Any]
 TAG = "tag:yaml.org,2002:"
 LONGEST = 8 << 20
-_DECIMAL = re.compile(r"0|[1-9][0-9]{0,9}")
+_DECIMAL = pattern(r"0|[1-9][0-9]{0,9}")
 _DEEPEST = 32
 _TOO_DEEP = "nested too deeply"
 

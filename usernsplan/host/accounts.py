@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
-import subprocess
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from usernsplan.errors import (
@@ -40,6 +37,7 @@ from usernsplan.formats.userdb import removal
 from usernsplan.host import files, userdb
 from usernsplan.host.unread import fail, missing
 from usernsplan.layout import GROUP, NSSWITCH, PASSWD, USERDB, Layout
+from usernsplan.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -52,7 +50,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 # The folders of shadow's tools. The PATH of a provisioning script may lack them.
-_SBIN = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
+_SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin")
 # The files that useradd reads or writes below a prefix. Beside each database it writes a backup
 # ("-"), a new file ("+") and a lock.
 _DATABASES = (
@@ -123,14 +121,22 @@ def _listed(database: str, switch: bytes) -> bytes:
     10,000 times, which takes minutes. For its other accounts (homed) the directory asks it.
     """
     others = [name for name in nsswitch.source(switch, database).services if name not in _READ_HERE]
-    getent = shutil.which("getent", path=_SBIN) if others else None
+    getent = _program("getent") if others else None
     if getent is None:
         return b""
+    import subprocess  # noqa: PLC0415 - slow, and seldom needed
+
     with of_place(getent):
         words = (getent, "--service", " ".join(others), database)
         return subprocess.run(  # noqa: S603 - services of root's own file
             words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
         ).stdout
+
+
+def _program(name: str) -> str | None:
+    """The path of a program that may be run, in the folders of root's programs."""
+    paths = (f"{folder}/{name}" for folder in _SBIN)
+    return next((one for one in paths if os.access(one, os.X_OK) and os.path.isfile(one)), None)
 
 
 class _Nss:
@@ -272,7 +278,7 @@ def can_add() -> bool:
 
     useradd gives its files to root and shadow, below any prefix, so only root can run it.
     """
-    return shutil.which("useradd", path=_SBIN) is not None and os.geteuid() == 0
+    return _program("useradd") is not None and os.geteuid() == 0
 
 
 def add(layout: Layout, command: tuple[str, ...]) -> None:
@@ -303,7 +309,9 @@ def _run(layout: Layout, command: tuple[str, ...], hint: str) -> None:
         _refuse_others(layout, command[0])
         _refuse_links(layout, command[0])
 
-    program = shutil.which(command[0], path=_SBIN) or command[0]
+    import subprocess  # noqa: PLC0415 - slow, and seldom needed
+
+    program = _program(command[0]) or command[0]
     words = (program, *layout.account_command(command)[1:])
     with of_place(program):
         done = subprocess.run(  # noqa: S603 - words of our own plan

@@ -17,7 +17,10 @@ from usernsplan.host import programs, trust
 # environment and not into the current folder.
 _LIST = """
 import importlib, os, sys
-for name in ("usernsplan.cli.app", "usernsplan.cli.volumes", "usernsplan.volume.returning"):
+ours = "cli.app", "cli.volumes", "volume.returning"
+# What our modules import only when it is needed.
+later = "dataclasses datetime hashlib selectors shlex shutil subprocess tempfile textwrap traceback"
+for name in (*(f"usernsplan.{one}" for one in ours), *later.split()):
     importlib.import_module(name)
 folders = [path for path in sys.path if path]
 found = {sys.executable, os.path.join(sys.prefix, "pyvenv.cfg"), *folders}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from usernsplan.errors import InvalidFileError, UsernsplanError, reason_of
 from usernsplan.host import files
 from usernsplan.layout import DAEMON_JSON, DOCKER_DATA
 from usernsplan.model import DockerData
+from usernsplan.patterns import pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # A remapped daemon keeps everything in a folder <uid>.<gid> (container root's host ids) of its
 # data folder.
-_REMAPPED = re.compile("[0-9]+[.][0-9]+")
+_REMAPPED = pattern("[0-9]+[.][0-9]+")
 # Entries of the folder "volumes" that are not volumes.
 _NO_VOLUMES = frozenset({"metadata.db", "backingFsBlockDev"})
 

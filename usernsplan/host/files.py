@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan import escape
 from usernsplan.errors import (
@@ -26,6 +26,7 @@ from usernsplan.errors import (
 )
 from usernsplan.escape import operand
 from usernsplan.layout import Layout
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

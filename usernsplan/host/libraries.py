@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from usernsplan.host import files, programs
+from usernsplan.patterns import pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 _FOLDERS = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64", "/lib", "/lib64")
 # A folder of Debian's multiarch, such as x86_64-linux-gnu.
-_MULTIARCH = re.compile(r"[a-z0-9_]+-linux-[a-z0-9_]+")
+_MULTIARCH = pattern(r"[a-z0-9_]+-linux-[a-z0-9_]+")
 # It has the libraries of all folders that ld.so.conf(5) names; each path ends with a NUL.
 _CACHE = "/etc/ld.so.cache"
 

@@ -8,13 +8,12 @@ a lock may be taken over if its process is gone.
 
 from __future__ import annotations
 
+import _thread
 import errno
 import fcntl
-import math
 import os
 import re
 import stat
-import threading
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -34,7 +33,7 @@ _PID_MAX = 2**31 - 1
 _LINK_LOCKS = tuple(
     f"{name}.lock" for name in (PASSWD, GROUP, "/etc/shadow", "/etc/gshadow", SUBUID, SUBGID)
 )
-_THREADS = threading.Lock()
+_THREADS = _thread.allocate_lock()
 
 
 @contextmanager
@@ -148,7 +147,7 @@ def wait_for(descriptor: int, shown: str) -> None:
             return f"{shown} is locked by {_locker(descriptor)}"
         return ""
 
-    waiting.until(attempt, math.inf)
+    waiting.until(attempt, float("inf"))
 
 
 def _locker(descriptor: int) -> str:

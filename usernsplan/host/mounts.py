@@ -7,10 +7,12 @@ import os
 import re
 from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import of_place
 from usernsplan.layout import lies_in
+from usernsplan.patterns import pattern
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 # File systems that ask another machine or a program, and hang if it does not answer. The kernel
 # names those of FUSE "fuse.NAME".
-_OF_NETWORK = re.compile(
+_OF_NETWORK = pattern(
     "9p|afs|autofs|ceph|cifs|coda|davfs|fuse([.].*)?|gfs2?|glusterfs|lustre|ncp|ncpfs|nfs4?|ocfs2|"
     "orangefs|pvfs2|smb3|smbfs|sshfs"
 )

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import (
     HostChangedError,
@@ -21,6 +21,7 @@ from usernsplan.errors import (
     reason_of,
 )
 from usernsplan.escape import shown_path
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidValueError, RefusedError, of_system, reason_of
 from usernsplan.escape import line, shell
 from usernsplan.host import files, trust
 from usernsplan.layout import CONFIG_FILE, PLAN_FILE
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

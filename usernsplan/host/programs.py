@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import selectors
-import subprocess
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -114,6 +112,9 @@ def output(words: tuple[str, ...]) -> tuple[int, str, str]:
 
     Raises RefusedError if it prints more than files.LARGEST bytes, and OSError if it cannot run.
     """
+    import selectors  # noqa: PLC0415 - slow, and seldom needed
+    import subprocess  # noqa: PLC0415 - the same
+
     out, err, pipe = bytearray(), bytearray(), subprocess.PIPE
     with (
         subprocess.Popen(  # noqa: S603

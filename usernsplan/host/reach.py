@@ -11,13 +11,14 @@ import os
 import stat
 from contextlib import nullcontext, suppress
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import of_place
 from usernsplan.host import mounts, spaces
 from usernsplan.host.mount_tree import folders_to, shown_at
 from usernsplan.layout import lies_in
 from usernsplan.model import Holder, Reach, Way
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -36,6 +35,7 @@ from usernsplan.layout import (
     USERDB,
 )
 from usernsplan.model import HostState, LedgerState, Unseen
+from usernsplan.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,16 +9,16 @@ import errno
 import fcntl
 import json
 import os
-import re
-import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from usernsplan.errors import NotPermittedError, RefusedError, UsernsplanError
 from usernsplan.escape import operand, shell, shown_path
 from usernsplan.host import files
 from usernsplan.layout import RUNS, is_name
 from usernsplan.model import RunSeen, UnfinishedRun
+from usernsplan.patterns import pattern
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from usernsplan.layout import Layout
@@ -39,7 +39,9 @@ FORMAT = 4
 _BELOW_ROOT = 3
 LOCK = "lock"
 # A name that needs no quotes in a shell: it is printed in commands.
-_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_PLAIN = pattern(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# The name of a run begins with its time: 20261122-053048, or 20261122-053048.2.
+_BEGAN = pattern(r"([0-9]{4})([0-9]{2})([0-9]{2})-([0-9]{2})([0-9]{2})([0-9]{2})(?![^.])")
 
 
 def names(layout: Layout) -> list[str]:
@@ -236,12 +238,17 @@ def _seen(layout: Layout, name: str) -> RunSeen | None:
 
 def _began(name: str) -> str:
     """When a run began (UTC, ISO 8601), from its name; "" if the name has no time."""
+    found = _BEGAN.match(name)
+    if found is None:
+        return ""
+    from datetime import datetime, timezone  # noqa: PLC0415 - slow, and seldom needed
+
     try:
-        return time.strftime(
-            "%Y-%m-%dT%H:%M:%SZ", time.strptime(name.partition(".")[0], "%Y%m%d-%H%M%S")
-        )
+        # Not strptime: it reads the calendar of the locale first.
+        moment = datetime(*map(int, found.groups()), tzinfo=timezone.utc)  # type: ignore[misc, arg-type]
     except ValueError:
         return ""
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def _size(layout: Layout, name: str) -> int:

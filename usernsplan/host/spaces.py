@@ -7,12 +7,13 @@ another one as nosuid (mnt_may_suid in fs/namespace.c).
 from __future__ import annotations
 
 import os
-import re
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.host import mounts, procfs
 from usernsplan.host.mount_tree import MountTree
+from usernsplan.patterns import pattern
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 # Only a process that has not ended, and is not one of the kernel's, has a VmSize:
 # proc_pid_status(5). The kernel writes a line end in a name as an escape.
-_STATUS = re.compile(rb"Name:\t(?P<name>.*)\n(?s:.*?)\nUid:\t(?P<uids>.*)\n(?s:.*?)\nVmSize:")
+_STATUS = pattern(rb"Name:\t(?P<name>.*)\n(?s:.*?)\nUid:\t(?P<uids>.*)\n(?s:.*?)\nVmSize:")
 _PIECE = 16384
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidValueError, UsernsplanError
 from usernsplan.escape import shown_path
@@ -19,6 +19,7 @@ from usernsplan.host.mounts import MountPoint, all_mounts, is_of_network
 from usernsplan.layout import is_name
 from usernsplan.mapping import IdMap, Mapping
 from usernsplan.model import MountSeen
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

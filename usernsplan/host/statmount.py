@@ -10,10 +10,11 @@ import ctypes
 import fcntl
 import os
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.host import procfs
 from usernsplan.host.idmap import system_call
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

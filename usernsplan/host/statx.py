@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from typing import NamedTuple
+
+from usernsplan.values import NamedTuple
 
 # linux/fcntl.h, linux/stat.h: immutable and append-only files.
 _NO_FOLLOW, _BASIC = 0x100, 0x7FF

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from contextlib import closing, nullcontext
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from usernsplan.host import idmap, procfs
 from usernsplan.host.mounts import MountPoint, all_mounts, mount_of
 from usernsplan.mapping import Extent, IdMap, Mapping
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,11 +7,12 @@ import os
 import stat
 import struct
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import RefusedError
 from usernsplan.escape import line
 from usernsplan.host import procfs
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

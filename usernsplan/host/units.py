@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -42,6 +41,8 @@ def has_systemd(layout: Layout) -> bool:
 def honours_idmap() -> bool:
     """Tell whether mount(8) of this machine makes idmapped mounts; before 2.39 it ignores the option."""
     words = ("unshare", "--mount", "--propagation", "private", "sh", "-euc", _TRY, "sh")
+    import tempfile  # noqa: PLC0415 - seldom needed
+
     with tempfile.TemporaryDirectory() as folder, suppress(OSError):
         _, said, _ = _output(*words, folder)
         point = f"{os.path.realpath(folder)}/point"

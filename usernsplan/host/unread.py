@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import NotPermittedError, UsernsplanError
 from usernsplan.host import procfs
 from usernsplan.layout import USERDB
 from usernsplan.model import Unseen
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,7 +10,7 @@ import os
 import stat
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import HostChangedError, RefusedError
 from usernsplan.escape import line
@@ -20,6 +20,7 @@ from usernsplan.holdings import records
 from usernsplan.host import files
 from usernsplan.layout import USERDB
 from usernsplan.model import Userdb
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

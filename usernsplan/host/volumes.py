@@ -9,13 +9,14 @@ import os
 import stat
 from collections import Counter
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import UsernsplanError, reason_of
 from usernsplan.host import files, runs
 from usernsplan.host.mounts import all_mounts
 from usernsplan.layout import is_name
 from usernsplan.model import MOST_SEEN, VolumeSeen
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

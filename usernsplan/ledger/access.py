@@ -16,7 +16,6 @@ import stat
 from contextlib import closing, contextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from usernsplan.errors import DamagedLedgerError, LedgerError
 from usernsplan.host import files, waiting
@@ -315,7 +314,10 @@ class LedgerFile:
 
 def _connected(path: str, mode: str) -> closing[sqlite3.Connection]:
     """A connection to a file, to be closed at the end of a ``with`` block."""
-    uri = f"file:{quote(os.fsencode(path))}?mode={mode}"
+    # Only these three mean something in the path of SQLite's URI (sqlite.org/uri.html).
+    for one in "%?#":
+        path = path.replace(one, f"%{ord(one):02X}")
+    uri = f"file:{path}?mode={mode}"
     return closing(sqlite3.connect(uri, uri=True, timeout=_PATIENCE, isolation_level=None))
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from usernsplan.model import Allocation, Quarantined, Volume, VolumeMount
+from usernsplan.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

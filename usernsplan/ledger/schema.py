@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from itertools import chain
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from usernsplan.ledger import codec
 from usernsplan.model import LedgerState
 from usernsplan.strategies import Shared
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     import sqlite3

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import LedgerError
@@ -14,6 +13,7 @@ from usernsplan.ledger.access import DAMAGE, LedgerFile
 from usernsplan.ledger.fold import fold
 from usernsplan.ledger.upgrade import upgrade
 from usernsplan.model import Event, LedgerChange, LedgerState
+from usernsplan.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

@@ -15,7 +15,6 @@ versions did when they compared seconds:
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from usernsplan.holdings import holdings
 from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.ledger import codec, schema
 from usernsplan.model import LedgerState
+from usernsplan.values import replace
 
 if TYPE_CHECKING:
     import sqlite3

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.claims.index import Claim, Claims
 from usernsplan.claims.sources import claims_of
@@ -35,6 +34,7 @@ from usernsplan.planner.standing import PREFIXES, Found, drafts, of_map, same, w
 from usernsplan.planner.stories import advise
 from usernsplan.planner.taken import is_of_others
 from usernsplan.strategies import PerContainer
+from usernsplan.values import NamedTuple, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import concerning, placed
@@ -13,6 +12,7 @@ from usernsplan.planner.directory import with_owners
 from usernsplan.planner.grants import Grants
 from usernsplan.planner.publish import publish
 from usernsplan.planner.resolve import resolve
+from usernsplan.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator

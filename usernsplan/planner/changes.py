@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from usernsplan.escape import shown_path
 from usernsplan.formats import passes
 from usernsplan.mapping import KINDS
+from usernsplan.patterns import pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation, HistoryEntry, LedgerChange, LedgerState
 
 # What ``lines`` writes, and nothing else: names of containers have no blanks.
-_PASSES = re.compile(
+_PASSES = pattern(
     r"\+ (\S+) passes (uid|gid) ([0-9]{1,10})(?: as [0-9]{1,10})? \(((?:account|group) [^()]+)\)"
 )
-_RENAMED = re.compile(r"renamed (\S+) to (\S+)")
+_RENAMED = pattern(r"renamed (\S+) to (\S+)")
 # An allocation may pass hundreds of ids.
 _MOST = 20
 

@@ -5,10 +5,9 @@ Pure. It only reads the lines of subuid and subgid and grants nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.claims.pool import pool_of, whole_pool
 from usernsplan.claims.sources import claims_of
@@ -29,6 +28,7 @@ from usernsplan.planner.grants import Grants
 from usernsplan.planner.resolve import not_done
 from usernsplan.planner.taken import holders, is_taken, take
 from usernsplan.strategies import SLOT
+from usernsplan.values import NamedTuple, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from usernsplan.engines.base import TTY
@@ -16,6 +15,7 @@ from usernsplan.holdings import is_seen_as_account
 from usernsplan.layout import DAEMON_JSON, DOCKER_DATA
 from usernsplan.model import DEFAULT_OWNER, Change, Finding
 from usernsplan.planner.stories import advise
+from usernsplan.values import dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

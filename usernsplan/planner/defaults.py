@@ -5,12 +5,12 @@ An explicit option comes first, then the defaults, then what the host has, then 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import placed
 from usernsplan.model import PoolOptions
 from usernsplan.strategies import named, with_defaults
+from usernsplan.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,9 +6,7 @@ Nothing is renumbered: a file that wants another range for a name that has one i
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from usernsplan.claims.sources import claims_of
@@ -47,6 +45,7 @@ from usernsplan.planner.stories import advise
 from usernsplan.planner.taken import holders, is_of_others
 from usernsplan.planner.volumes import doubts, not_noted
 from usernsplan.strategies import named, with_defaults
+from usernsplan.values import dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -267,6 +266,8 @@ def fingerprint(desired: PlanDiff) -> str:
         desired.mounts,
         desired.unmount,
     )
+    import hashlib  # noqa: PLC0415 - slow, and only for --check
+
     return hashlib.sha256(repr(done).encode("utf-8", "surrogateescape")).hexdigest()
 
 

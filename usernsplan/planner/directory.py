@@ -6,9 +6,10 @@ ids in question, and what it knows counts from then on as if it were listed.
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from usernsplan.patterns import pattern
+from usernsplan.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 # A directory answers over the network, so a request for thousands of containers asks for the ids of
 # the first ones only.
 _RANGES = 64
-_UID = re.compile("[0-9]{1,10}")
+_UID = pattern("[0-9]{1,10}")
 
 
 def with_owners(state: HostState, owners: Iterable[str]) -> HostState:

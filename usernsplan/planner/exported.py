@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from usernsplan.claims.pool import pool_of
@@ -22,6 +21,7 @@ from usernsplan.planner.names import owner_of
 from usernsplan.planner.publish import can_be
 from usernsplan.planner.slices import is_cut
 from usernsplan.strategies import SLOT, PerContainer, Shared, named, options_of
+from usernsplan.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from usernsplan.planner.daemon import remapped_to
 from usernsplan.planner.stories import advise
 from usernsplan.planner.taken import holders, is_of_others
 from usernsplan.reserved import INSTANCES
+from usernsplan.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Container, Iterable, Iterator

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from typing import TYPE_CHECKING
 
 from usernsplan.escape import shell, shown_path
 from usernsplan.fixing import Obstacle
+from usernsplan.patterns import pattern
 
 if TYPE_CHECKING:
     from usernsplan.host.mounts import MountPoint
@@ -33,7 +33,7 @@ SINCE = {
     "ceph": (6, 7),
     "hugetlbfs": (6, 9),
 }
-_OF_SERVER = re.compile("9p|afs|cifs|glusterfs|lustre|nfs4?|smb3")
+_OF_SERVER = pattern("9p|afs|cifs|glusterfs|lustre|nfs4?|smb3")
 _ON_HOST = "run usernsplan on the host, outside of the container"
 _CHOWN = "use fix-volume --method chown"
 

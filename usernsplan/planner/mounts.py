@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import posixpath
-from dataclasses import replace
 from itertools import chain, count
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import RefusedError
 from usernsplan.escape import shell, shown_path
 from usernsplan.layout import lies_in, meet
 from usernsplan.mapping import Extent, IdMap, Mapping
 from usernsplan.model import LedgerChange
+from usernsplan.values import NamedTuple, replace
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

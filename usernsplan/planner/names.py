@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import count
 from typing import TYPE_CHECKING, NoReturn
 
@@ -13,6 +12,7 @@ from usernsplan.formats.userdb import USER
 from usernsplan.ids import IdRange
 from usernsplan.layout import PASSWD, USERDB
 from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER, OWN_PREFIX
+from usernsplan.patterns import pattern
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation, HostState
 
 # The grammar of Docker (moby, names.RestrictedNamePattern), since the engines use the name.
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_NAME = pattern(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _LONGEST = 255
 
 

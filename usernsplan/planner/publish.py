@@ -6,8 +6,7 @@ each of its 65536 ids: a record of systemd, or a locked account in passwd. See h
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.engines import engine_of_pool
 from usernsplan.errors import RefusedError
@@ -19,6 +18,7 @@ from usernsplan.layout import NSSWITCH, USERDB
 from usernsplan.model import DEFAULT_OWNER, POOL_OWNERS, ROOT, Record, RecordChange
 from usernsplan.planner.stories import advise
 from usernsplan.strategies import SLOT, PerContainer
+from usernsplan.values import NamedTuple, replace
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence

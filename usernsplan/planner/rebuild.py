@@ -5,8 +5,7 @@ It guesses nothing. Whatever can be read in two ways, or is nowhere else, is lef
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.claims.sources import OF_CONTAINERS
 from usernsplan.errors import InvalidValueError
@@ -29,6 +28,7 @@ from usernsplan.model import (
 from usernsplan.planner.names import check_name
 from usernsplan.planner.publish import is_published
 from usernsplan.strategies import PerContainer, Shared
+from usernsplan.values import NamedTuple, dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

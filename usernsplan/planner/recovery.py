@@ -14,7 +14,6 @@ bytes of the files.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidFileError
@@ -23,6 +22,7 @@ from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
 from usernsplan.ledger.fold import fold
 from usernsplan.model import Change, Event, LedgerChange
 from usernsplan.planner.publish import records_of
+from usernsplan.values import dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,7 +7,6 @@ the ledger has the new map, and for each volume the map whose ids its files stil
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from usernsplan.claims.pool import pool_of
@@ -48,6 +47,7 @@ from usernsplan.planner.standing import PREFIXES
 from usernsplan.planner.stories import advise
 from usernsplan.planner.taken import holders, is_taken, take
 from usernsplan.strategies import SLOT, PerContainer, Shared, SingleUid
+from usernsplan.values import dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

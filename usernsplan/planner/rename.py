@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from usernsplan.engines import engine_of_pool, pool_named
@@ -12,6 +11,7 @@ from usernsplan.model import DEFAULT_NAME, Finding, LedgerChange, Plan
 from usernsplan.planner.mounts import undoing
 from usernsplan.planner.names import check_name
 from usernsplan.planner.stories import advise
+from usernsplan.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

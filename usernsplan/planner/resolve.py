@@ -6,7 +6,6 @@ engines, and whether Docker uses it. The later steps (choose, plan, apply) only 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from usernsplan.engines import ENGINES, known, pool_named
@@ -44,6 +43,7 @@ from usernsplan.strategies import (
     named,
     with_defaults,
 )
+from usernsplan.values import dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

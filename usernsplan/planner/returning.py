@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from usernsplan.claims.sources import claims_of
@@ -10,6 +9,7 @@ from usernsplan.claims.uses import may_run, may_stay, without_own
 from usernsplan.errors import RefusedError
 from usernsplan.planner.stories import advise
 from usernsplan.planner.taken import holders, is_taken
+from usernsplan.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.claims.pool import pool_of
 from usernsplan.claims.sources import claims_of
@@ -26,6 +26,7 @@ from usernsplan.model import INCUS, LXD, ROOT
 from usernsplan.planner.taken import holders, is_taken, take
 from usernsplan.reserved import INSTANCES
 from usernsplan.strategies import SLOT, Need, PerContainer
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator

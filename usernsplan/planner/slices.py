@@ -7,10 +7,9 @@ instances of Incus), and none of them reads the ledger.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.claims.meant import DAEMONS_OF_ROOT, is_meant
 from usernsplan.claims.sources import OF_CONTAINERS
@@ -45,6 +44,7 @@ from usernsplan.planner.stories import advise
 from usernsplan.planner.taken import holders
 from usernsplan.reserved import Reserved
 from usernsplan.strategies import SLOT, PerContainer
+from usernsplan.values import NamedTuple, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence

@@ -6,7 +6,6 @@ ids are granted by lines that are exactly the map, or by larger ones: it is a sl
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from usernsplan.claims.meant import DAEMONS_OF_ROOT
@@ -41,6 +40,7 @@ from usernsplan.planner.grants import Grants
 from usernsplan.planner.names import check_name, check_owner, owner_of
 from usernsplan.planner.publish import is_published
 from usernsplan.strategies import PerContainer
+from usernsplan.values import dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

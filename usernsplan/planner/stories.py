@@ -6,9 +6,10 @@ matters, how it comes about, and what to do.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.model import Finding
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from usernsplan.model import Severity

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import posixpath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.formats import unit_file
 from usernsplan.layout import LEDGER
 from usernsplan.mapping import KINDS
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.engines.mounts import NOT_MOVED, given, standing
 from usernsplan.escape import shell
 from usernsplan.mapping import KINDS
 from usernsplan.model import MOST_SEEN, LedgerChange
 from usernsplan.strategies import Shared
+from usernsplan.values import NamedTuple, replace
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from functools import partial
 from posixpath import dirname
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from usernsplan.errors import RefusedError
 from usernsplan.escape import shell, shown_path
 from usernsplan.model import LedgerState, VolumeMount
 from usernsplan.planner.mount_doubts import CHANGED
 from usernsplan.planner.mounts import default_at, is_ours
+from usernsplan.values import NamedTuple, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

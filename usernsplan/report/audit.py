@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from usernsplan.audit import SEVERITIES, story
 from usernsplan.escape import line as _safe
 from usernsplan.escape import utf8
+from usernsplan.patterns import pattern
 from usernsplan.report.diff import unified
 from usernsplan.report.json_ import (
     change_fields,
@@ -20,6 +21,7 @@ from usernsplan.report.json_ import (
 )
 from usernsplan.report.result import Result
 from usernsplan.report.text import records
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 _COLOURS = {"error": "red", "warning": "yellow", "info": "blue"}
 # The severities of GitHub's runner.
 _COMMANDS = {"error": "error", "warning": "warning", "info": "notice"}
-_PLACE = re.compile(r"(.*?)(?::([0-9]+))?(?::([0-9]+))?", re.DOTALL)
+_PLACE = pattern(r"(.*?)(?::([0-9]+))?(?::([0-9]+))?", re.DOTALL)
 
 
 class Repaired(NamedTuple):

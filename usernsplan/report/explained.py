@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.escape import line, shown_path
@@ -44,6 +43,8 @@ def _row(name: str, value: str) -> Iterator[str]:
 
 def _wrapped(text: str, width: int) -> list[str]:
     """Lines of text; a path that is longer stays whole."""
+    import textwrap  # noqa: PLC0415 - slow, and only here
+
     found = textwrap.wrap(line(text), width, break_on_hyphens=False, break_long_words=False)
     return found or [""]
 

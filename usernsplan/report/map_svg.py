@@ -6,7 +6,6 @@ well as by colour. Colours follow the reader's light or dark scheme.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from html import escape
 from textwrap import wrap
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from usernsplan.escape import lines, shown_path
 from usernsplan.mapping import KINDS
 from usernsplan.report import scale
 from usernsplan.space import BACKGROUND
+from usernsplan.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from itertools import groupby, pairwise
-from textwrap import wrap
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.escape import shown_path
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.mapping import KINDS
 from usernsplan.report import scale
 from usernsplan.space import BACKGROUND
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -280,6 +280,8 @@ def _legend(items: Iterable[Item], style: Style, space: Space) -> Iterator[str]:
 
 def _wrapped(text: str, style: Style, indent: int) -> list[str]:
     """A text on as many lines as it needs."""
+    from textwrap import wrap  # noqa: PLC0415 - slow, and not for JSON
+
     return wrap(text, style.width, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 

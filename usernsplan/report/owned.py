@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from usernsplan.escape import shown_path
 from usernsplan.report.json_ import document, mount_fields, path_fields
 from usernsplan.report.result import Result
 from usernsplan.report.text import ids_told, table
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from usernsplan.errors import UsernsplanError
 from usernsplan.escape import shell, shown_path
 from usernsplan.report import json_, text
 from usernsplan.report.result import Result
+from usernsplan.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 from usernsplan.mapping import KINDS
 from usernsplan.planner import outer
 from usernsplan.space import BACKGROUND, Segment, Space
 from usernsplan.strategies import SLOT
+from usernsplan.values import NamedTuple, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from usernsplan.escape import shown_path
 from usernsplan.report.json_ import document, looks_fields, mount_fields, path_fields
 from usernsplan.report.result import Result
 from usernsplan.report.text import ids_told, table
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

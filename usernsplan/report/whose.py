@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from usernsplan.escape import line as escaped
 from usernsplan.escape import shell, shown_path, utf8
@@ -14,6 +14,7 @@ from usernsplan.report.json_ import deed_fields, document, path_fields
 from usernsplan.report.result import Result
 from usernsplan.report.text import who
 from usernsplan.reserved import Reserved
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -1,6 +1,6 @@
 """The volume fixer: move a tree into a container's id range, completely, safely and fast.
 
-The entry points are ``fix_volume``, ``undo`` and ``explain``.
+The entry points are ``fix.fix_volume``, ``fix.undo`` and ``explain.explain``.
 
 ``lifecycle`` starts, finishes and undoes a run, whatever the method. ``method`` is the interface
 of a method; ``chown`` is the only one today. It first looks at everything and writes only the
@@ -11,8 +11,3 @@ again after a kill finishes the run, and applying it backwards undoes it.
 Pure: targets, passes, metadata, decide, judge, protected. Per inode: folder, special. Per
 folder: walk, look, carry.
 """
-
-from usernsplan.volume.explain import explain
-from usernsplan.volume.fix import fix_volume, undo
-
-__all__ = ["explain", "fix_volume", "undo"]

@@ -13,8 +13,9 @@ from array import array
 from contextlib import nullcontext
 from functools import cache, lru_cache
 from itertools import chain, compress, islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from usernsplan.values import NamedTuple
 from usernsplan.volume import mounted, power, special, syscalls, walk
 from usernsplan.volume.folder import (
     BY_NAME,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from usernsplan.errors import InvalidValueError, StoppedError, UsernsplanError, 
 from usernsplan.escape import shown_path
 from usernsplan.host.mounts import all_mounts
 from usernsplan.ids import IdSet
+from usernsplan.values import replace
 from usernsplan.volume import (
     earlier,
     journal,

@@ -13,10 +13,10 @@ import os
 import select
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import RefusedError, UsernsplanError, reason_of
+from usernsplan.values import dataclass
 from usernsplan.volume.workers import (
     USER_ERROR,
     Board,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from usernsplan.engines import engine_of_pool, verdict
@@ -17,7 +16,9 @@ from usernsplan.ids import IdSet
 from usernsplan.layout import lies_in
 from usernsplan.mapping import KINDS
 from usernsplan.mapping import Mapping as Mapping_
+from usernsplan.patterns import pattern
 from usernsplan.strategies import Shared
+from usernsplan.values import dataclass, replace
 from usernsplan.volume import power, targets
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation, LedgerState, Volume
 
 # A mount in the notation of engines: /SRC:/DEST, and options such as U.
-_MOUNT = re.compile(
+_MOUNT = pattern(
     r"(?P<source>.+?):(?P<destination>/[^:]*)(?::(?P<options>[A-Za-z0-9_=,.;@#-]*))?", re.DOTALL
 )
 # --mode own without --user gives everything to container root.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import (
     InvalidValueError,
@@ -19,6 +18,7 @@ from usernsplan.errors import (
 from usernsplan.escape import indented, shown_path
 from usernsplan.host import procfs, programs
 from usernsplan.layout import lies_in
+from usernsplan.values import NamedTuple, replace
 from usernsplan.volume import decide, protected
 
 if TYPE_CHECKING:

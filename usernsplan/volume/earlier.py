@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import RefusedError
 from usernsplan.escape import shell
+from usernsplan.values import NamedTuple
 from usernsplan.volume import journal
 from usernsplan.volume.state import (
     CHANGING,

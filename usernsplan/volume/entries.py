@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import stat
 from array import array
-from dataclasses import dataclass, field, replace
 from itertools import compress, repeat
 from typing import TYPE_CHECKING
+
+from usernsplan.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

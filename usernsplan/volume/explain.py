@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import UsernsplanError, of_place
@@ -11,6 +10,7 @@ from usernsplan.fixing import FixRequest, Obstacle
 from usernsplan.host import accounts
 from usernsplan.host.mounts import all_mounts, mount_of, of_others
 from usernsplan.ledger import open_ledger
+from usernsplan.values import replace
 from usernsplan.volume import census, decide, judge, mounting, options, spots, walk
 from usernsplan.volume.discover import discover
 from usernsplan.volume.explained import Facts, explained, fitting

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from usernsplan.engines.mounts import given
@@ -10,6 +9,7 @@ from usernsplan.escape import operand, shell, shown_path
 from usernsplan.fixing import Choice, Effect, Explained, Obstacle
 from usernsplan.ids import OVERFLOW_ID
 from usernsplan.layout import meet
+from usernsplan.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

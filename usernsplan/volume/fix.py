@@ -10,7 +10,6 @@ import errno
 import os
 import time
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import NotPermittedError, of_place, reason_of
@@ -22,6 +21,7 @@ from usernsplan.ids import IdSet
 from usernsplan.layout import RUNS, SUBGID, SUBUID, Layout
 from usernsplan.ledger import name_now, open_ledger
 from usernsplan.planner.mounts import present
+from usernsplan.values import replace
 from usernsplan.volume import (
     decide,
     earlier,

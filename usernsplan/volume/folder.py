@@ -12,10 +12,10 @@ import os
 import stat
 from collections import defaultdict
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import reason_of
+from usernsplan.values import NamedTuple, dataclass, field
 from usernsplan.volume import compiled, syscalls
 from usernsplan.volume.metadata import CARRIED
 

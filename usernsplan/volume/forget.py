@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from usernsplan.model import MOUNT
 from usernsplan.planner.release import make_release
 from usernsplan.planner.shown import changed
 from usernsplan.planner.stories import advise
+from usernsplan.values import dataclass, field, replace
 from usernsplan.volume import owned
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import posixpath
 import stat
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from usernsplan.errors import HostChangedError, RefusedError, UsernsplanError, reason_of
 from usernsplan.escape import operand, shell, shown_path
@@ -22,6 +22,7 @@ from usernsplan.ledger import open_ledger
 from usernsplan.planner import mounts as planned
 from usernsplan.planner.mountable import why_not
 from usernsplan.planner.shelter import holder_words
+from usernsplan.values import NamedTuple
 from usernsplan.volume import lasting, sheltering
 from usernsplan.volume.method import NotTakenError
 from usernsplan.volume.recording import record_undone

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +11,7 @@ from usernsplan.escape import utf8
 from usernsplan.fixing import FixReport, Place
 from usernsplan.host import files
 from usernsplan.host.mounts import of_others
+from usernsplan.values import dataclass, field, replace
 from usernsplan.volume import spots
 from usernsplan.volume.seen import Done, Lacking, PathReason, Seen, kinds_of
 

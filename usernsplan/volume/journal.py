@@ -11,11 +11,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import stat
 import time
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import asdict, replace
 from functools import lru_cache
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -31,6 +29,7 @@ from usernsplan.escape import shell, shown_path
 from usernsplan.host import files, locks
 from usernsplan.host import runs as read_runs
 from usernsplan.layout import RUNS, Layout
+from usernsplan.values import asdict, replace
 from usernsplan.volume.logs import damaged_log, read, sum_of, whole_lines
 from usernsplan.volume.state import CHANGING, LOOKING, UNDOING, NotedVolume, RunState
 
@@ -342,6 +341,8 @@ def _lock(layout: Layout, run: str = "") -> ExitStack:
 
 def _forget(layout: Layout, name: str) -> None:
     """Delete the folder of a run that changed nothing; one that cannot be deleted does no harm."""
+    import shutil  # noqa: PLC0415 - seldom needed
+
     with suppress(OSError, RefusedError), files.pinned(layout, name) as place:
         shutil.rmtree(place.path, ignore_errors=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from usernsplan.engines.mounts import given
@@ -14,6 +13,7 @@ from usernsplan.ids import IdSet
 from usernsplan.layout import lies_in, meet
 from usernsplan.mapping import KINDS
 from usernsplan.planner import mounts
+from usernsplan.values import dataclass, replace
 from usernsplan.volume import power
 from usernsplan.volume.decide import Meant, is_its_own, volumes_of
 from usernsplan.volume.options import former_map

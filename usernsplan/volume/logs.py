@@ -12,7 +12,6 @@ import json
 import os
 from array import array
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from usernsplan.escape import line as one_line
 from usernsplan.escape import operand
 from usernsplan.host import files
 from usernsplan.ids import ID_LIMIT
+from usernsplan.values import dataclass, field
 from usernsplan.volume.entries import Group
 from usernsplan.volume.passes import Form
 

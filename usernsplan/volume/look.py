@@ -11,11 +11,12 @@ import errno
 import os
 from functools import cache, lru_cache
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidValueError
 from usernsplan.host import procfs
 from usernsplan.ids import OVERFLOW_ID
+from usernsplan.values import NamedTuple
 from usernsplan.volume import mounted, power, renew, special, syscalls, walk
 from usernsplan.volume.folder import IMMUTABLE, StepOptions, has_attributes, reason, step
 from usernsplan.volume.logs import Folder

@@ -7,9 +7,10 @@ little-endian on every machine.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from usernsplan.errors import InvalidValueError
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import posixpath
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import (
@@ -18,13 +17,13 @@ from usernsplan.errors import (
 )
 from usernsplan.escape import operand, shown_path
 from usernsplan.fixing import FixRequest, Obstacle
-from usernsplan.host import accounts, standing, trial
+from usernsplan.host import accounts
 from usernsplan.host.mounts import all_mounts, mount_of
 from usernsplan.ledger import open_ledger
 from usernsplan.model import VolumeMount
 from usernsplan.planner import mounts as planned
-from usernsplan.planner.mountable import why_not
-from usernsplan.volume import journal, judge, lasting, options, records, sheltering, spots, walk
+from usernsplan.values import replace
+from usernsplan.volume import journal, judge, options, records, spots, walk
 from usernsplan.volume.recording import record_mounts
 from usernsplan.volume.state import DONE
 
@@ -40,6 +39,8 @@ if TYPE_CHECKING:
     from usernsplan.volume.targets import OwnershipRule
     from usernsplan.volume.walk import OpenVolume
 
+
+# What looks at mounts is imported where one is meant: most requests change the disk.
 
 # What only a change of the disk does, and what only such a change needs to be permitted.
 _CHANGES = ("discover", "reverse", "from", "from-map", "uid-map", "gid-map")
@@ -153,6 +154,10 @@ def against(layout: Layout, meant: Meant, place: str) -> Obstacle | None:
 
     It is tried as it would be made, with its own map and what is to protect it.
     """
+    from usernsplan.host import trial  # noqa: PLC0415 - see above
+    from usernsplan.planner.mountable import why_not  # noqa: PLC0415
+    from usernsplan.volume import sheltering  # noqa: PLC0415
+
     if meant.allocation is None:
         return None
     passwd = accounts.of_image(meant.request.passwd)
@@ -212,6 +217,8 @@ def _lasting(
     if not meant.request.persist:
         before = next((m.lasting for m in meant.ledger.mounts if m.at == mount.at), "")
         return replace(mount, lasting=before)
+    from usernsplan.volume import lasting  # noqa: PLC0415 - see above
+
     how = lasting.how(job.layout, mount, job.outcome, is_file=bool(volume.only))
     return replace(mount, lasting=how)
 
@@ -238,6 +245,8 @@ def _mount_of(
         tuple(sorted({*request.options, *(("ro",) if request.read_only else ())})),
         request.cross_mounts,
     )
+    from usernsplan.volume import sheltering  # noqa: PLC0415 - see above
+
     with sheltering.opened(volume) as source:
         protect = sheltering.owned(layout, meant.ledger, mount, source, request.protect)
     return replace(mount, protect=protect)
@@ -263,7 +272,11 @@ def _named(layout: Layout, meant: Meant, at: str) -> str:
 def refuse_others(layout: Layout, meant: Meant, mounts: Iterable[VolumeMount]) -> None:
     """Raise RefusedError if another mount of ours stands where one of these is to be."""
     recorded = {m.at: m for m in meant.ledger.mounts}
-    now = standing.standing() if recorded else {}
+    if not recorded:
+        return
+    from usernsplan.host import standing  # noqa: PLC0415 - see above
+
+    now = standing.standing()
     for mount in mounts:
         before = recorded.get(mount.at)
         if before is None or layout.place(mount.at) not in now or _is_same(before, mount):
@@ -328,6 +341,10 @@ def _made_by(job: Job, mount: VolumeMount) -> str:
 
 def refuse_needed(job: Job, state: RunState, mounts: Sequence[VolumeMount]) -> None:
     """Raise RefusedError for an undo that takes away what protects the source of another mount."""
+    if not mounts:
+        return
+    from usernsplan.volume import sheltering  # noqa: PLC0415 - see above
+
     ledger = open_ledger(job.layout).state()
     for other in sheltering.dependants(ledger, mounts):
         place, source = (shown_path(job.layout.path(one)) for one in (other.at, other.source))

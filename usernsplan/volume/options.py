@@ -9,6 +9,7 @@ from usernsplan.errors import InvalidValueError
 from usernsplan.holdings import all_own_ids
 from usernsplan.mapping import Extent, IdMap
 from usernsplan.mapping import Mapping as Mapping_
+from usernsplan.patterns import pattern
 from usernsplan.strategies import PerContainer, Shared, SingleUid
 from usernsplan.volume import targets
 from usernsplan.volume.decide import is_its_own, named
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from usernsplan.formats.accounts import Accounts
     from usernsplan.model import Allocation, LedgerState
 
-_NUMBERS = re.compile(r"\d{1,10}:\d{1,10}:\d{1,10}", re.ASCII)
-_NUMBER = re.compile(r"\d{1,10}", re.ASCII)
+_NUMBERS = pattern(r"\d{1,10}:\d{1,10}:\d{1,10}", re.ASCII)
+_NUMBER = pattern(r"\d{1,10}", re.ASCII)
 
 
 def targets_of(  # noqa: PLR0913 - a request resolved, see Meant

@@ -9,8 +9,7 @@ import errno
 import os
 import stat
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import (
     InvalidValueError,
@@ -25,6 +24,7 @@ from usernsplan.host import files
 from usernsplan.host.mounts import all_mounts
 from usernsplan.ids import IdSet
 from usernsplan.layout import lies_in
+from usernsplan.values import NamedTuple, dataclass, field
 from usernsplan.volume import metadata, protected, spots, walk
 from usernsplan.volume.folder import StepOptions, has_attributes, reason, step
 

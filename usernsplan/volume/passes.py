@@ -7,10 +7,10 @@ that could be both old and new.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from usernsplan.values import dataclass, replace
 from usernsplan.volume import power
 
 if TYPE_CHECKING:

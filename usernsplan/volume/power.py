@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import stat
 import struct
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidValueError
 from usernsplan.escape import operand
 from usernsplan.formats.proc_status import CAPABILITIES
 from usernsplan.ids import IdRange, IdSet
+from usernsplan.values import dataclass, field, replace
 from usernsplan.volume import metadata
 
 if TYPE_CHECKING:

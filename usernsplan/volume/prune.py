@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
-from dataclasses import dataclass
 
 from usernsplan.errors import RefusedError
 from usernsplan.escape import line, shown_path
@@ -14,6 +12,7 @@ from usernsplan.host import runs as read_runs
 from usernsplan.layout import RUNS, Layout
 from usernsplan.ledger import open_ledger
 from usernsplan.planner.mounts import present
+from usernsplan.values import dataclass
 from usernsplan.volume import journal
 from usernsplan.volume.lifecycle import METHODS
 from usernsplan.volume.state import DONE, LOOKING, UNDONE, NotedVolume, RunState
@@ -120,4 +119,6 @@ def _remove(folder: str) -> None:
     if os.path.lexists(f"{folder}/run.json"):
         os.unlink(f"{folder}/run.json")
         files.sync_folder(folder)
+    import shutil  # noqa: PLC0415 - seldom needed
+
     shutil.rmtree(folder)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import UsernsplanError
 from usernsplan.ledger import name_now, open_ledger
 from usernsplan.model import Plan
+from usernsplan.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

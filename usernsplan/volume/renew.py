@@ -10,18 +10,16 @@ which inode replaces which before the first name changes, so that a kill loses n
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
-import secrets
 import stat
 import time
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import reason_of
 from usernsplan.host.files import no_symlink, sync_folder
+from usernsplan.values import NamedTuple, dataclass, field
 from usernsplan.volume import syscalls, walk
 from usernsplan.volume.descriptors import attribute, held
 from usernsplan.volume.metadata import ACL_ACCESS, CAPABILITY
@@ -314,6 +312,8 @@ def _data(file: int) -> Iterator[tuple[int, bytes]]:
 def _proved(file: int) -> Proof:
     """The proof of an open file. It skips blocks of zeros, so holes do not matter."""
     read = 0
+    import hashlib  # noqa: PLC0415 - slow, and seldom needed
+
     digest = hashlib.sha256()
     for at, piece in _data(file):
         read += len(piece)
@@ -409,7 +409,7 @@ def _names_of_attributes(descriptor: int) -> list[str]:
 def _swap(volumes: Sequence[OpenVolume], wanted: Wanted, new: int, log: Swaps) -> None:
     """Give all names of the old inode to the new one, or none."""
     seen = os.fstat(new)
-    hidden = tuple((name, f"{_HIDDEN}{secrets.token_hex(8)}") for name in wanted.names)
+    hidden = tuple((name, f"{_HIDDEN}{os.urandom(8).hex()}") for name in wanted.names)
     swap = _Swap(
         seen.st_dev,
         wanted.inode,

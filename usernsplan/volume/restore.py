@@ -10,10 +10,11 @@ import os
 import stat
 from contextlib import closing, suppress
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import RefusedError
 from usernsplan.host.mounts import MountPoint, all_mounts
+from usernsplan.values import NamedTuple
 from usernsplan.volume import journal, logs, power, renew
 from usernsplan.volume.journal import Journal
 from usernsplan.volume.state import DONE, RunState

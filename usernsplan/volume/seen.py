@@ -5,12 +5,12 @@ from __future__ import annotations
 import stat
 from array import array
 from collections import Counter
-from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain, compress
 from operator import ne
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from usernsplan.values import NamedTuple, dataclass, field
 from usernsplan.volume.power import SETID
 
 if TYPE_CHECKING:

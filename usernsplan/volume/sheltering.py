@@ -11,7 +11,6 @@ import os
 import posixpath
 import stat
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import RefusedError, of_place, reason_of
@@ -22,6 +21,7 @@ from usernsplan.layout import lies_in
 from usernsplan.ledger import open_ledger
 from usernsplan.planner import mounts as planned
 from usernsplan.planner import shelter
+from usernsplan.values import replace
 from usernsplan.volume import journal, protected
 from usernsplan.volume.state import CHANGING, DONE
 

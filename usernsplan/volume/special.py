@@ -13,10 +13,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from usernsplan.values import NamedTuple, dataclass, field
 from usernsplan.volume import compiled, power, syscalls
 from usernsplan.volume.descriptors import attribute, held
 from usernsplan.volume.entries import Group, Special

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.host.runs import STATES
 from usernsplan.layout import is_name
 from usernsplan.ledger import codec
+from usernsplan.values import asdict, dataclass, field, fields, replace
 from usernsplan.volume.logs import integer
 from usernsplan.volume.passes import Leg, Pass
 from usernsplan.volume.targets import OwnershipRule, read_map

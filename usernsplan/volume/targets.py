@@ -9,13 +9,13 @@ one owner and leaves what is in the target.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 from usernsplan.mapping import Extent, IdMap, Mapping
 from usernsplan.model import MODES, Mode
+from usernsplan.values import NamedTuple, dataclass, field, replace
 from usernsplan.volume import metadata, power
 
 if TYPE_CHECKING:
@@ -154,12 +154,11 @@ class OwnershipRule:
     owner: Owner | None = None
     same: power.Images = field(default=power.NONE, compare=False)
     # The ACLs that were moved already: a volume has few, and many files with the same.
-    _acls: dict[bytes, metadata.MovedAcl] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    _acls: dict[bytes, metadata.MovedAcl] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Raise ValueError for an unknown mode, or one that does not fit the owner."""
+        object.__setattr__(self, "_acls", {})
         if self.mode not in MODES or self.is_own != (self.owner is not None):
             raise ValueError(f"mode {self.mode!r:.40} with the owner {self.owner}")
 

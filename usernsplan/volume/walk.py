@@ -10,10 +10,11 @@ import errno
 import os
 import stat
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.host.mounts import MountPoint, all_mounts, mount_of
 from usernsplan.layout import lies_in
+from usernsplan.values import NamedTuple
 from usernsplan.volume import syscalls
 
 if TYPE_CHECKING:

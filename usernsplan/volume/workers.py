@@ -12,13 +12,13 @@ import os
 import pickle
 import signal
 import struct
-import traceback
 from contextlib import suppress
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from usernsplan.errors import UsernsplanError, reason_of
+from usernsplan.values import NamedTuple
 from usernsplan.volume import logs, walk
 from usernsplan.volume.carry import Forward, Rules
 from usernsplan.volume.look import Foreseeing, LateLooker, Looker, Naming
@@ -180,6 +180,8 @@ def serve(line: Line, volumes: Sequence[walk.OpenVolume]) -> None:
         text = f"the journal of the run: {reason_of(error)}"
         _report(line, USER_ERROR, (text, "make room, and run the same command again", 1))
     except BaseException:  # noqa: BLE001 - the parent shows it
+        import traceback  # noqa: PLC0415 - only for a bug
+
         _report(line, BUG, traceback.format_exc())
     os._exit(1)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.claims.sources import claims_of
 from usernsplan.claims.uses import without_mounts
@@ -12,6 +11,7 @@ from usernsplan.formats.accounts import Accounts, User
 from usernsplan.ids import EVERY_ID, ID_LIMIT, IdSet
 from usernsplan.mapping import KINDS
 from usernsplan.model import Namespace
+from usernsplan.values import NamedTuple, dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.formats.proc_status import CAPABILITIES
 from usernsplan.ids import OVERFLOW_ID
 from usernsplan.mapping import KINDS
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.host.unlisted import docker, incus, lxc, mounts, nspawn, podman, snapd
 from usernsplan.host.unread import missing
 from usernsplan.layout import DOCKER_DATA, LXC_PATH, PROXMOX_NODES
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

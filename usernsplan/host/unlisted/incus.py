@@ -11,7 +11,7 @@ import json
 import os
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidFileError, UsernsplanError, of_system
 from usernsplan.host import files, programs
@@ -20,6 +20,7 @@ from usernsplan.layout import LXD_SNAPS, SUBGID, SUBUID
 from usernsplan.mapping import KINDS
 from usernsplan.model import INCUS, LXD, ROOT, Unlisted
 from usernsplan.reserved import INSTANCES
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

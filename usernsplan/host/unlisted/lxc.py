@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from usernsplan.host.unread import fail, missing
 from usernsplan.layout import LXC_PATH, PASSWD, PROXMOX, PROXMOX_NODES
 from usernsplan.mapping import MAX_EXTENTS
 from usernsplan.model import LXC, PROXMOX_VE, ROOT, Unlisted
+from usernsplan.patterns import pattern
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -38,7 +38,7 @@ _DEEPEST = 20
 # one container.
 _MOST, _MOST_OF_ACCOUNT, _MOST_OF_ONE = 1_000_000, 20_000, 10_000
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_PROXMOX_FILE = re.compile(r"([0-9]+)\.conf")
+_PROXMOX_FILE = pattern(r"([0-9]+)\.conf")
 
 
 def of_root(layout: Layout, miss: Miss = fail) -> tuple[Unlisted, ...]:

@@ -624,7 +624,7 @@ static int
 carry_one(struct special *one, uint64_t inode, const struct change *change)
 {
     int todo = 0;
-    if (change->links > 1) {
+    if (change->links > 1 && !S_ISDIR(change->mode)) {
         if (!read_special(one, -1) && one->seen.st_ino == inode &&
             weigh(one, change, &todo) == RIGHT)
             return RIGHT; /* another of its names came first */

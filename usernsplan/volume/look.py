@@ -341,8 +341,9 @@ class Looker:
         self._count(group, changes=changes)
         if changes:
             self._note(volume, notes, group)
-        else:
-            self._room(notes).left.extend(group.names)
+            return
+        for piece in group.pieces(_LINE):
+            self._room(notes).left += piece.names
 
     def _count(self, group: Group, *, changes: bool) -> None:
         kinds = kinds_of(group.form, linked=group.linked)

@@ -8,6 +8,7 @@ import gc
 import importlib
 import os
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,10 +49,21 @@ collect_ignore = [] if os.environ.get("NEW_SHADOW") else ["unit/test_new_shadow_
 
 HOW = "CI=true or --slow runs them"
 
+# The two implementations of ``folder.step``. A test that changes or searches volumes takes the fixture ``volume_step``:
+# all of tests/volume does, elsewhere @pytest.mark.usefixtures("volume_step").
+STEPS = ("c", "python")
+STEP_SOURCE = REPOSITORY / "usernsplan/volume/_step.c"
+BUILT_STEP = STEP_SOURCE.with_suffix(".abi3.so")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--slow", action="store_true", help="run the tests marked slow, as CI=true does"
+    )
+    parser.addoption(
+        "--step",
+        choices=(*STEPS, "both"),
+        help="run tests of volumes over this step, instead of each over one (by default) or both (slow)",
     )
 
 
@@ -59,15 +71,48 @@ def slow_ones_run(config: pytest.Config) -> bool:
     return bool(config.getoption("--slow")) or os.environ.get("CI") == "true"
 
 
+def steps_asked_for(config: pytest.Config) -> str:
+    """One of STEPS, "both", or "one": each case runs over one of them."""
+    return str(config.getoption("--step") or ("both" if slow_ones_run(config) else "one"))
+
+
+def by_id(case: str) -> str:
+    """The step that a case runs over if it does not run over both: half of the cases of a file run over each."""
+    return STEPS[zlib.crc32(case.encode()) % 2] if BUILT_STEP.exists() else "python"
+
+
+def params_of(item: pytest.Item) -> dict[str, object]:
+    return dict(item.callspec.params) if hasattr(item, "callspec") else {}
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-    """Of a test marked ``spread(n)``, mark all but n cases slow: the first, the last, and others between them."""
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Iterator[None]:
     yield
+    choose_steps(items, steps_asked_for(config))
+    choose_spread(items)
+
+
+def choose_steps(items: list[pytest.Item], asked_for: str) -> None:
+    """Of a case that is there for each step, mark one slow or to be skipped, if one is to run."""
+    for item in items:
+        if not (step := params_of(item).get("volume_step")):
+            continue
+        if asked_for == "one":
+            if step != by_id(item.nodeid.replace(f"in-{step}", "")):
+                item.add_marker(pytest.mark.slow)
+        elif asked_for not in {"both", step}:
+            item.add_marker(pytest.mark.skip(reason=f"--step={asked_for}"))
+
+
+def choose_spread(items: list[pytest.Item]) -> None:
+    """Of a test marked ``spread(n)``, mark all but n cases slow: the first, the last, and others between them."""
     tests: dict[object, list[pytest.Function]] = {}
     for item in items:
         if isinstance(item, pytest.Function) and not item.get_closest_marker("slow"):
             # A file system that only the first case runs on keeps that case.
-            system = item.callspec.params.get("volumes") if hasattr(item, "callspec") else None
+            system = params_of(item).get("volumes")
             tests.setdefault((item.parent, item.originalname, system), []).append(item)
     for cases in tests.values():
         if mark := cases[0].get_closest_marker("spread"):
@@ -77,8 +122,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
                     case.add_marker(pytest.mark.slow)
 
 
-def pytest_report_header(config: pytest.Config) -> str:
-    return "slow tests: " + ("on" if slow_ones_run(config) else f"off ({HOW})")
+@pytest.fixture(params=STEPS, ids=lambda which: f"in-{which}")
+def volume_step(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each implementation of the step in turn, for runs in this process and for those that it starts."""
+    which: str = request.param
+    if which == "c" and not BUILT_STEP.exists():
+        fail = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        fail("the step is not compiled: pip install -e . with a C compiler")
+    if which == "c" and BUILT_STEP.stat().st_mtime < STEP_SOURCE.stat().st_mtime:
+        pytest.fail("the compiled step is older than its source: pip install -e .")
+
+    from usernsplan.volume import compiled  # noqa: PLC0415 - a test of this file alone has no package
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(compiled.PURE, "1" if which == "python" else "0")
+        importlib.reload(compiled)
+        yield which
+    importlib.reload(compiled)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    compiled = "" if BUILT_STEP.exists() else "; none is compiled, so each test runs over Python's"
+    return [
+        "slow tests: " + ("on" if slow_ones_run(config) else f"off ({HOW})"),
+        f"steps of volumes: {steps_asked_for(config)} for each test{compiled}",
+    ]
 
 
 def pytest_configure(config: pytest.Config) -> None:

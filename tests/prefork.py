@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 import usernsplan
 from tests.signatures import read_all
 from usernsplan.cli import main
+from usernsplan.volume import compiled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -225,6 +226,8 @@ def _serve() -> None:
             os.chdir(cwd)
             os.environ.clear()
             os.environ.update(environment)
+            # It was read before, in another environment.
+            importlib.reload(compiled)
             _become(folder, begin, words, host)
         os.close(begin)
         _answer(pid)

@@ -3,10 +3,6 @@
 Needs root and util-linux; works in a private mount namespace and in a temporary folder (TMPDIR says where). All take
 turns; each mount is taken away, and the owners are put back, untimed. The median of the rounds counts. That the mount
 shows the right owner is looked at after each of our runs, untimed.
-
-Run it with a venv into which usernsplan is installed, not as editable, as tests.bench.volume says:
-
-    python3 -m venv /tmp/venv && /tmp/venv/bin/pip install . && /tmp/venv/bin/python -m tests.bench.mount
 """
 
 from __future__ import annotations
@@ -14,33 +10,30 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench.volume import Taken, build, by_turns, median, mounted, run, spread
+from tests.bench import trees
+from tests.bench.timing import Taken, by_turns, cpu, program, run, wall
+from tests.volume.tree import unshare_mounts
 
 # What the issue asks for: seconds above the start-up.
 BOUND = 0.010
 START = 589824
 
 
-def program() -> list[str]:
-    installed = Path(sys.executable).parent / "usernsplan"
-    return [str(installed)] if installed.exists() else [sys.executable, "-m", "usernsplan"]
-
-
-def processors(taken: list[Taken]) -> float:
-    return statistics.median(each.user + each.system for each in taken)
+def spread(taken: list[Taken]) -> str:
+    """Fastest and slowest, and the processors' seconds."""
+    walls = [each.wall for each in taken]
+    return f"{min(walls):.3f}-{max(walls):.3f} s, processors {cpu(taken):.2f}"
 
 
 def compare(kind: str, host: Path, files: int, rounds: int) -> None:
     """One table for one kind of file system."""
     rooted = ["--root", str(host)]
-    with mounted(kind, host, files) as tree:
-        build(tree, files)
+    with trees.mounted(kind, host / "srv" / kind, files, host) as tree:
+        trees.plain(tree, files)
         at, bound = host / kind, host / f"bound-{kind}"
         bound.mkdir()
         words = ["--container", "web", "--mode", "shift", "--at", f"/{kind}", *rooted]
@@ -51,7 +44,7 @@ def compare(kind: str, host: Path, files: int, rounds: int) -> None:
             "chown -hR": ["chown", "-hR", f"{START}:{START}", str(tree)],
         }
 
-        def fresh() -> None:
+        def fresh(_: str = "") -> None:
             if bound.is_mount():
                 run(["umount", str(bound)])
             if at.is_mount():
@@ -67,14 +60,14 @@ def compare(kind: str, host: Path, files: int, rounds: int) -> None:
         taken = by_turns(commands, fresh, right, rounds)
         fresh()
 
-    ours = median(taken["mount-volume"])
+    ours = wall(taken["mount-volume"])
     print(f"\n{files} files on {kind}")
     for what, found in taken.items():
-        ratio = f"   ratio {ours / median(found):8.3f}" if what != "mount-volume" else " " * 18
-        print(f"  {what:<16} {median(found):8.3f} s{ratio}   {spread(found)}")
-    above = ours - median(taken["its start-up"])
+        ratio = f"   ratio {ours / wall(found):8.3f}" if what != "mount-volume" else " " * 18
+        print(f"  {what:<16} {wall(found):8.3f} s{ratio}   {spread(found)}")
+    above = ours - wall(taken["its start-up"])
     asked = "met" if above <= BOUND else "MISSED"
-    busy = processors(taken["mount-volume"]) - processors(taken["its start-up"])
+    busy = cpu(taken["mount-volume"]) - cpu(taken["its start-up"])
     print(
         f"  above start-up   {above:8.3f} s   asked: {BOUND:.3f} {asked}   processors {busy:.3f} s"
     )
@@ -87,14 +80,10 @@ def main() -> None:
     )
     parser.add_argument("--files", type=int, default=300_000)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--unshared", action="store_true", help=argparse.SUPPRESS)
     words = parser.parse_args()
     if os.geteuid():
         sys.exit("only root can mount and chown")
-    if not words.unshared:
-        again = [sys.executable, "-m", "tests.bench.mount", *sys.argv[1:], "--unshared"]
-        private = ["unshare", "--mount", "--propagation", "private"]
-        sys.exit(subprocess.run([*private, *again], check=False).returncode)
+    unshare_mounts()
     with tempfile.TemporaryDirectory() as folder:
         host = Path(folder)
         allocate = ["allocate", "--strategy", "per-container", "web", "--start", str(START)]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from tests.engines.throwaway import ThrowawayHost
 
+pytestmark = pytest.mark.usefixtures("volume_step")
+
 VOLUME = "/tmp/content"
 BASE = 589824  # where per-container begins to give ranges out
 

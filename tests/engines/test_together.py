@@ -60,6 +60,7 @@ def filled(host: ThrowawayHost) -> None:
 # Each change has quick tests of its own.
 @pytest.mark.slow
 @pytest.mark.parametrize("run", [lxc, podman])
+@pytest.mark.usefixtures("volume_step")
 def test_a_container_reads_its_data_after_each_change_of_its_allocation(
     host: ThrowawayHost, run: Runner
 ) -> None:

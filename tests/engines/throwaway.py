@@ -29,6 +29,7 @@ from typing import IO, TYPE_CHECKING, TypeAlias, TypeVar
 import pytest
 
 from tests.prefork import prefork
+from usernsplan.volume.compiled import PURE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +52,13 @@ ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "PYTHONPATH": str(REPOSITORY),
 }
+
+
+def environment(more: dict[str, str] | None = None) -> dict[str, str]:
+    """The environment of a command, with the step that this test is about."""
+    chosen = {name: os.environ[name] for name in (PURE,) if name in os.environ}
+    return ENVIRONMENT | chosen | (more or {})
+
 
 # What a host gets afresh; a checkout or an interpreter that lives below one of these is bound in again.
 FRESH = ("dev", "proc", "run", "sys", "tmp")
@@ -228,7 +236,7 @@ class ThrowawayHost:
             _enter(self.pid, "pid", CLONE_NEWPID)
             return subprocess.Popen(
                 ["sh", "-c", ENTER, "sh", str(self.pid), null, *argv],
-                env=ENVIRONMENT | (env or {}),
+                env=environment(env),
                 stdin=subprocess.DEVNULL if stdin is None else stdin,
                 stdout=subprocess.DEVNULL if stdout is None else stdout,
                 stderr=subprocess.DEVNULL if stderr is None else stderr,
@@ -280,7 +288,7 @@ class ThrowawayHost:
         self, argv: tuple[str, ...], env: dict[str, str], *, check: bool
     ) -> subprocess.CompletedProcess[str]:
         with prefork() as forks:
-            ended = forks.start(*argv[len(PROGRAM) :], env=ENVIRONMENT | env, host=self.pid).wait()
+            ended = forks.start(*argv[len(PROGRAM) :], env=environment(env), host=self.pid).wait()
         result = subprocess.CompletedProcess(list(argv), ended.status, ended.out, ended.err)
         if check and ended.status != 0:
             raise CommandFailed(f"exit status {ended.status}", result)

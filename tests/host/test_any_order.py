@@ -232,6 +232,7 @@ class Host(RuleBasedStateMachine):
 @pytest.mark.parametrize(
     ("examples", "steps"), [(6, 15), pytest.param(40, 30, marks=pytest.mark.slow)]
 )
+@pytest.mark.usefixtures("volume_step")
 def test_commands_in_any_order_leave_a_host_that_is_consistent(examples: int, steps: int) -> None:
     run_state_machine_as_test(
         Host, settings=settings(max_examples=examples, stateful_step_count=steps, deadline=None)

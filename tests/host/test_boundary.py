@@ -29,6 +29,8 @@ from usernsplan.volume import syscalls
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+pytestmark = pytest.mark.usefixtures("volume_step")
+
 ALLOCATE = ("allocate", "--strategy", "per-container")
 STATE = "var/lib/usernsplan"
 MAPS = ("--uid-map", "0:100000:65536", "--gid-map", "0:100000:65536")

@@ -483,6 +483,7 @@ def test_lost_lines_and_an_interrupted_run_are_mended_in_one(root: Path) -> None
 
 
 @needs_root
+@pytest.mark.usefixtures("volume_step")
 def test_released_ranges_are_looked_for_in_files(root: Path) -> None:
     usernsplan("release", "web", "db", "--root", root)
     (root / "srv/a").mkdir(parents=True)

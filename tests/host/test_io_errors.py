@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tests.prefork import Ended, Prefork
 
-pytestmark = needs_root
+pytestmark = [needs_root, pytest.mark.usefixtures("volume_step")]
 
 # The calls that look up, open and lock. After a question mark, strace accepts unknown names.
 CALLS = (

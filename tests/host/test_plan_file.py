@@ -1037,6 +1037,7 @@ containers:
 
 
 @needs_root
+@pytest.mark.usefixtures("volume_step")
 def test_volumes_are_given_to_their_containers(root: Path) -> None:
     write(VOLUMES)
     web, db, rootfs = (make_volume(root, f"/srv/{name}") for name in ("web", "db", "rootfs"))
@@ -1068,6 +1069,7 @@ def test_volumes_are_given_to_their_containers(root: Path) -> None:
 
 
 @needs_root
+@pytest.mark.usefixtures("volume_step")
 def test_what_the_file_says_of_a_volume_may_change(root: Path) -> None:
     write(VOLUMES)
     web, db, rootfs = (make_volume(root, f"/srv/{name}") for name in ("web", "db", "rootfs"))
@@ -1090,6 +1092,7 @@ def test_what_the_file_says_of_a_volume_may_change(root: Path) -> None:
 @needs_root
 @pytest.mark.parametrize("forget", [True, False])
 @pytest.mark.parametrize("is_same_second", [True, False])
+@pytest.mark.usefixtures("volume_step")
 def test_a_container_that_gets_another_range_gets_its_volume_again(
     root: Path, forget: bool, is_same_second: bool
 ) -> None:

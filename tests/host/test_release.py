@@ -476,6 +476,7 @@ def test_a_range_is_not_forgotten_while_a_volume_carries_it(root: Path) -> None:
 
 @needs_root
 @pytest.mark.parametrize("what", ["group", "ACL", "symlink", "another's volume", "a single file"])
+@pytest.mark.usefixtures("volume_step")
 def test_whatever_carries_it_and_in_whosever_volume(root: Path, what: str) -> None:
     here(*WEB, "db", "--root", root)
     file = volume(root)
@@ -508,6 +509,7 @@ def test_whatever_carries_it_and_in_whosever_volume(root: Path, what: str) -> No
 
 
 @needs_root
+@pytest.mark.usefixtures("volume_step")
 def test_folders_that_are_named_are_looked_at_too(root: Path) -> None:
     here(*WEB, "--root", root)
     here("release", "web", "--root", root)
@@ -528,6 +530,7 @@ def test_folders_that_are_named_are_looked_at_too(root: Path) -> None:
 
 @needs_root
 @pytest.mark.parametrize("what", ["gone", "moved behind a symlink", "a mount in it"])
+@pytest.mark.usefixtures("volume_step")
 def test_what_cannot_be_looked_at_may_carry_it(root: Path, what: str) -> None:
     here(*WEB, "--root", root)
     top = volume(root).parent

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Run = Callable[..., tuple[str, str]]
 
-pytestmark = needs_root
+pytestmark = [needs_root, pytest.mark.usefixtures("volume_step")]
 
 # The first slots of the default pool.
 FIRST, SECOND, THIRD, FOURTH = 589824, 655360, 720896, 786432

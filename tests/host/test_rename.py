@@ -116,6 +116,7 @@ def test_runs_and_volumes_follow_the_name(root: Path, run: Callable[..., tuple[s
     assert of(run, "show db2")["volumes"] == []
 
 
+@pytest.mark.usefixtures("volume_step")
 def test_an_undo_gives_a_volume_back_to_a_container_by_its_new_name(
     root: Path, run: Callable[..., tuple[str, str]]
 ) -> None:
@@ -157,6 +158,7 @@ def test_a_released_one_gets_its_range_and_owner_back_under_its_new_name(
     assert "looks right" in run("show db2")[0]
 
 
+@pytest.mark.usefixtures("volume_step")
 def test_a_run_that_is_half_way_comes_first(
     root: Path, run: Callable[..., tuple[str, str]]
 ) -> None:

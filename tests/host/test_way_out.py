@@ -100,6 +100,7 @@ def test_json_has_the_very_names(root: Path) -> None:
 
 
 @needs_root
+@pytest.mark.usefixtures("volume_step")
 def test_a_volume_with_such_names(tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "etc").mkdir(parents=True)

@@ -5,10 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import re
-import shutil
-import subprocess
-import sys
-import zipfile
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -389,36 +385,3 @@ def test_it_is_installed_with_the_package() -> None:
         json.loads((resources.files("usernsplan.formats") / "spec.schema.json").read_text("utf-8"))
         == SCHEMA
     )
-
-
-def test_it_is_in_the_wheel(tmp_path: Path) -> None:
-    """Built from a copy: setuptools leaves folders where it builds."""
-    copied = tmp_path / "copy"
-    copied.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(REPOSITORY / name, copied)
-    shutil.copytree(
-        REPOSITORY / "usernsplan",
-        copied / "usernsplan",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
-    # What README says installs it fetches a setuptools of its own; without a network it has to be here.
-    code = "import setuptools, sys; sys.exit(int(setuptools.__version__.split('.')[0]) < 77)"
-    if subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode:
-        pytest.skip("setuptools 77 is not installed")
-    words = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(tmp_path),
-        str(copied),
-    ]
-    subprocess.run(words, check=True, capture_output=True)
-    [wheel] = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    assert {f"usernsplan/formats/{name}.schema.json" for name in ("spec", "config")} <= set(names)

@@ -19,6 +19,8 @@ from usernsplan.volume.passes import Leg, Pass
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.usefixtures("volume_step")
+
 IDS = IdMap.of((0, 100000, 65536))
 RULE = targets.shift(Mapping(IDS, IDS))
 THERE, BACK = Pass(RULE), Pass(RULE, Leg.BACK)

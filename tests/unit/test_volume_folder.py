@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import needs_root
+from tests.command import missing, needs_root
 from tests.unit.xattrs import PLAIN, USER, acl, v2
 from usernsplan.volume import compiled, syscalls
 from usernsplan.volume.folder import (
@@ -36,7 +36,8 @@ Step = Callable[[int, Sequence[str], StepOptions], FolderListing]
 
 
 def step_in_c(where: int, names: Sequence[str], options: StepOptions) -> FolderListing:
-    assert compiled.step, "the compiled step is missing: pip install -e ."
+    if compiled.step is None:
+        missing("the compiled step")
     return FolderListing(*compiled.step(where, names, options))
 
 

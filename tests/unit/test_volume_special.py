@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.command import needs_root
+from tests.command import missing, needs_root
 from tests.unit.xattrs import USER, acl, v2, v3
 from usernsplan.volume import compiled, syscalls
 from usernsplan.volume.entries import Group
@@ -62,7 +62,8 @@ def pin(name: str) -> int:
 @pytest.fixture(autouse=True, params=["Python", "C"])
 def step(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Which code does it."""
-    assert compiled.care, "the compiled step is missing: pip install -e ."
+    if compiled.care is None:
+        missing("the compiled step")
     if request.param == "Python":
         monkeypatch.setattr(compiled, "care", None)
         monkeypatch.setattr(compiled, "carry", None)

@@ -17,6 +17,12 @@ from tests.volume.tree import Host, unshare_mounts
 NUMBERS = count(1)
 
 
+@pytest.fixture(autouse=True)
+def over_both_steps(volume_step: str) -> None:
+    """Every test of this folder runs over both."""
+    assert volume_step
+
+
 def _lacking(what: str) -> NoReturn:
     """As tests.command.missing: where everything is to be there, that is a failure."""
     (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(what)
@@ -31,7 +37,7 @@ def private_mounts() -> None:
 
 
 @pytest.fixture(scope="session")
-def tmpfs(private_mounts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def tmpfs_mount(private_mounts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A tmpfs that notes every time that something is read."""
     assert private_mounts is None
     place = tmp_path_factory.mktemp("tmpfs")
@@ -43,15 +49,15 @@ def tmpfs(private_mounts: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.fixture(scope="session")
-def ext4(tmpfs: Path) -> Iterator[Path]:
+def ext4_mount(tmpfs_mount: Path) -> Iterator[Path]:
     """An ext4 in a file of the tmpfs, where no test waits for a disk."""
     if shutil.which("mkfs.ext4") is None:
         _lacking("mkfs.ext4 is not installed")
-    image, place = tmpfs / "ext4.image", tmpfs / "ext4"
+    image, place = tmpfs_mount / "ext4.image", tmpfs_mount / "ext4"
     place.mkdir()
     with image.open("wb") as file:
-        file.truncate(256 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-b", "4096", "-N", "65536", image], check=True)
+        file.truncate(512 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-b", "4096", "-N", "131072", image], check=True)
     mounted = subprocess.run(
         ["mount", "-o", "loop,strictatime", image, place],
         capture_output=True,
@@ -63,6 +69,24 @@ def ext4(tmpfs: Path) -> Iterator[Path]:
     yield place
     subprocess.run(["umount", "-l", place], check=True)
     image.unlink()
+
+
+@pytest.fixture
+def tmpfs(tmpfs_mount: Path) -> Path:
+    """A fresh folder on tmpfs."""
+    return _fresh(tmpfs_mount)
+
+
+@pytest.fixture
+def ext4(ext4_mount: Path) -> Path:
+    """A fresh folder on ext4."""
+    return _fresh(ext4_mount)
+
+
+def _fresh(place: Path) -> Path:
+    made = place / f"test-{next(NUMBERS)}"
+    made.mkdir()
+    return made
 
 
 def _host(place: Path, file_system: str) -> Host:
@@ -99,6 +123,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
             continue
         if item.callspec.params.get("volumes") == "ext4":
-            if item.function in seen:
+            test = (item.function, item.callspec.params["volume_step"])
+            if test in seen:
                 item.add_marker(pytest.mark.slow)
-            seen.add(item.function)
+            seen.add(test)

@@ -39,6 +39,7 @@ from tests.volume.struck import (
     shifted,
     strike,
     strike_all,
+    trace,
     undone,
     was_killed,
 )
@@ -239,6 +240,43 @@ def test_what_cannot_be_read_is_never_passed_over_in_silence(
 
     share_out(every, check)
     assert endings[3], endings
+
+
+@pytest.mark.parametrize("entry", ["deep/locked/inner", *slow("same/2")])
+def test_an_entry_at_which_any_call_fails_is_named_and_the_rest_is_done(
+    tmpfs: Path, entry: str
+) -> None:
+    """Calls too that nearly all of a run makes, such as stat and open: struck at this entry alone.
+
+    Others may exchange the names of one of the folders, so its entries are pinned.
+    """
+    grounds = Grounds(tmpfs / f"entry-{entry.replace('/', '-')}", CASES["shift"], 1)
+    with prefork() as server:
+        ground = grounds.new("whole")
+        whole = trace(server, ground.words, "all", *at_entry(ground, entry))
+        assert whole.ended.status == 0, whole
+        counts = Counter(re.findall(r"^\d+ +(\w+)\(", "\n".join(whole.trace), re.MULTILINE))
+        counts.pop("close", 0)
+        assert len(counts) > 2, whole
+        assert any("chown" in call for call in counts), whole
+
+        endings: Counter[int] = Counter()
+        for call, count in counts.items():
+            for number in {1, count}:
+                ground = grounds.new(f"{call}-{number}")
+                inject = f"inject={call}:error=EIO:when={number}"
+                words = (*at_entry(ground, entry), "-e", inject)
+                struck = trace(server, ground.words, call, *words)
+                endings[failed("shift", ground, struck)] += 1
+                finished(server, ground)
+                shutil.rmtree(ground.host.root)
+    assert endings[3], endings
+
+
+def at_entry(ground: Ground, entry: str) -> tuple[str, ...]:
+    """The options of strace for calls at one entry: by its name, or by a descriptor of it."""
+    path = ground.host.volume / entry
+    return ("-P", path.name, "-P", str(path))
 
 
 def killed_half_way(server: Prefork, grounds: Grounds, name: str) -> Ground:

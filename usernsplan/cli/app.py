@@ -102,7 +102,7 @@ def usernsplan(
         "--version",
         callback=_version,
         is_eager=True,
-        help="Print the version.",
+        help="Print the version, and whether the volume fixer is compiled.",
     ),
 ) -> None:
     """Plan host ids for containers, and write them where the engines read them.

@@ -77,10 +77,12 @@ def summary_of(name: str) -> str:
 
 
 def print_version() -> None:
-    """Print the version of the installed package."""
+    """Print the version of the installed package, and which step the volume fixer takes."""
     from importlib.metadata import version  # noqa: PLC0415 - slow, and only here
 
-    print(f"usernsplan {version('usernsplan')}")
+    from usernsplan.volume import compiled  # noqa: PLC0415
+
+    print(f"usernsplan {version('usernsplan')} ({compiled.WHICH})")
 
 
 def run(argv: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import groupby, zip_longest
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from usernsplan import escape
@@ -355,21 +355,10 @@ def who(actor: Actor) -> str:
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns, below headers if there are any. A cell may have several lines."""
-    cells = [[cell.strip().split("\n") for cell in row] for row in rows]
-    if headers:
-        # A column is wider than its header: so the rule below it shows where the column ends.
-        cells.insert(0, [[f"{head}  "] for head in headers])
-    widths = [
-        max(len(line) for cell in column for line in cell) for column in zip(*cells, strict=True)
-    ]
-    if headers:
-        cells.insert(1, [["-" * width] for width in widths])
-    return "\n".join(
-        "  ".join(map(str.ljust, line, widths)).rstrip()
-        for row in cells
-        for line in zip_longest(*row, fillvalue="")
-    )
+    """Aligned columns. Numbers stay as they are written."""
+    from tabulate import tabulate  # noqa: PLC0415 - a third of list's start-up
+
+    return tabulate(rows, headers, tablefmt="simple" if headers else "plain", disable_numparse=True)
 
 
 def _owners(a: Allocation) -> tuple[str, ...]:

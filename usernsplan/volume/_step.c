@@ -227,6 +227,21 @@ all(struct entry *entries, Py_ssize_t count, const struct options *options)
     }
 }
 
+/* An id, for PyArg_ParseTuple: "I" would cut a larger number to another id. */
+static int
+to_id(PyObject *number, void *into)
+{
+    unsigned long long id = PyLong_AsUnsignedLongLong(number);
+    if (PyErr_Occurred())
+        return 0;
+    if (id >= UINT32_MAX) { /* to chown(2), the highest number means no change */
+        PyErr_SetString(PyExc_OverflowError, "an id has 32 bits, and is not -1");
+        return 0;
+    }
+    *(uint32_t *)into = (uint32_t)id;
+    return 1;
+}
+
 /* The options from Python's tuple. ``owners`` must be freed, also after an error (-1). */
 static int
 unpack(PyObject *tuple, struct options *options)
@@ -247,8 +262,8 @@ unpack(PyObject *tuple, struct options *options)
     }
     for (Py_ssize_t at = 0; at < count; at++) {
         struct owner *into = &options->owners[options->owner_count];
-        if (!PyArg_ParseTuple(PyTuple_GetItem(owners, at), "(II)(II)", &into->uid, &into->gid,
-                              &into->new_uid, &into->new_gid))
+        if (!PyArg_ParseTuple(PyTuple_GetItem(owners, at), "(O&O&)(O&O&)", to_id, &into->uid, to_id,
+                              &into->gid, to_id, &into->new_uid, to_id, &into->new_gid))
             return -1;
         options->owner_count++;
     }
@@ -350,11 +365,12 @@ step(PyObject *Py_UNUSED(module), PyObject *arguments)
         goto end;
     for (Py_ssize_t at = 0; at < count; at++) {
         PyObject *bytes = PyUnicode_EncodeFSDefault(PyTuple_GetItem(names, at));
-        if (!bytes || PyList_Append(raw, bytes)) {
-            Py_XDECREF(bytes);
+        char *name;
+        if (!bytes || PyList_Append(raw, bytes) || PyBytes_AsStringAndSize(bytes, &name, NULL)) {
+            Py_XDECREF(bytes); /* without a size, a NUL in it is an error */
             goto end;
         }
-        entries[at].name = PyBytes_AsString(bytes);
+        entries[at].name = name;
         Py_DECREF(bytes); /* the list holds it */
     }
     for (Py_ssize_t at = 0; at < count; at += CHUNK) {
@@ -502,11 +518,12 @@ pack(PyObject *names, struct special **specials)
     if (!*specials)
         PyErr_NoMemory();
     for (Py_ssize_t at = 0; at < count && raw && *specials; at++) {
+        char *name;
         PyObject *bytes = PyUnicode_EncodeFSDefault(PyList_GetItem(names, at));
-        if (!bytes || PyList_Append(raw, bytes))
+        if (!bytes || PyList_Append(raw, bytes) || PyBytes_AsStringAndSize(bytes, &name, NULL))
             Py_CLEAR(raw);
         else
-            (*specials)[at].name = PyBytes_AsString(bytes);
+            (*specials)[at].name = name;
         Py_XDECREF(bytes); /* the list holds it */
     }
     if (!*specials)

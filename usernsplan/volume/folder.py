@@ -85,7 +85,7 @@ def step(folder: int, names: Sequence[str], options: StepOptions) -> FolderListi
     order, as Python decodes them (UTF-8 with surrogateescape): no "/", no NUL, neither "." nor
     "..". The process changes into the folder (fchdir(2)) and stays there, so that names are
     resolved in it alone, by the shortest calls. Raises OSError if fchdir fails; then nothing was
-    looked at.
+    looked at. All threads of a process share its current folder, so only one of them may do this.
 
     For each name, in this order:
 

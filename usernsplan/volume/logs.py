@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from usernsplan.volume.targets import Owner
 
 _BUFFER = 1 << 20
+# The largest st_mode.
+_MODES = 0o177777
 
 
 @dataclass(slots=True)
@@ -255,6 +257,12 @@ def _id(number: Any) -> int:  # noqa: ANN401 - what the JSON says
     return int(number)
 
 
+def _links(number: Any) -> int:  # noqa: ANN401 - what the JSON says
+    if not 0 <= integer(number) < 1 << 64:
+        raise ValueError(f"{number} is not a link count")
+    return int(number)
+
+
 def _owner(content: list[int] | None) -> Owner | None:
     if content is None:
         return None
@@ -283,7 +291,7 @@ def _unpacked(*fields: Any) -> Group:
     return Group(
         _form(mode, uid, gid, raw),
         integer(device),
-        integer(links),
+        _links(links),
         list(map(_name, names)),
         array("Q", inodes),
         [proof and _proof(*proof) for proof in proofs],
@@ -297,7 +305,7 @@ def _former(*fields: Any) -> Group:
     return Group(
         _form(mode, uid, gid, raw),
         integer(device),
-        integer(links),
+        _links(links),
         [_name(name)],
         array("Q", [integer(inode)]),
         [_proof(*proof)] if proof else [],
@@ -305,6 +313,8 @@ def _former(*fields: Any) -> Group:
 
 
 def _form(mode: Any, uid: Any, gid: Any, raw: list[Any]) -> Form:  # noqa: ANN401 - what the JSON says
+    if not 0 <= integer(mode) <= _MODES:
+        raise ValueError(f"{mode} is not a mode")
     values = [bytes.fromhex(value) if value is not None else None for value in raw]
     return Form((_id(uid), _id(gid)), integer(mode), *values)
 

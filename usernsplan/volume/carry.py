@@ -30,6 +30,7 @@ from usernsplan.volume.seen import Done, Lacking
 from usernsplan.volume.special import (
     CHANGED,
     OTHER,
+    RIGHT,
     Care,
     Change,
     HalfDoneError,
@@ -48,7 +49,9 @@ if TYPE_CHECKING:
 # How many entries of a folder are tried at most, to see whether its file system keeps owners.
 _TRIES = 100
 # How many forms of entries are kept with their change. Most volumes have fewer.
-_FORMS = 1024
+_FORMS = 4096
+# The results of special.carried after which nothing is left to do.
+_DONE = frozenset({RIGHT, CHANGED})
 # The name under which all entries of a folder fail if the folder cannot be read.
 _CONTENT = "."
 
@@ -246,8 +249,8 @@ class Carrier:
         change = self._change_of(group.form)
         with self._alone(linked=group.linked and change.moves_acl):
             results = special.carried(group, change, volume.pinning, preview=self._rules.preview)
-        as_noted = True
-        if any(result not in {special.RIGHT, CHANGED} for result in results):
+        as_noted, met = True, {*results}
+        if not met <= _DONE:
             for entry, result in zip(group.entries(), results, strict=True):
                 if result == OTHER:
                     as_noted &= self._special(volume, note, entry, change)
@@ -255,11 +258,13 @@ class Carrier:
                     self._half_done(volume, note, entry, special.half_done(os.strerror(result)))
 
         if self._rules.only is not None:
-            right = (result in {special.RIGHT, CHANGED} for result in results)
+            right = map(_DONE.__contains__, results)
             self._right(volume, note, map(_place, compress(group.names, right)))
-        if CHANGED in results:
-            changed = array("Q", compress(group.inodes, map(CHANGED.__eq__, results)))
-            self.done.count(group.form, group.device, changed, linked=group.linked)
+        if CHANGED in met:
+            inodes = group.inodes
+            if len(met) > 1:
+                inodes = array("Q", compress(inodes, map(CHANGED.__eq__, results)))
+            self.done.count(group.form, group.device, inodes, linked=group.linked)
         return as_noted
 
     def _meant(self, volume: walk.OpenVolume, note: Folder, group: Group) -> Group:

@@ -103,6 +103,9 @@ class Group:
 
     def pieces(self, size: int) -> Iterator[Group]:
         """The same entries in groups of at most this size."""
+        if len(self.names) <= size:
+            yield self
+            return
         for start in range(0, len(self.names), size):
             piece = slice(start, start + size)
             yield replace(
@@ -115,4 +118,6 @@ class Group:
 
     def with_owner(self, owner: Owner) -> Group:
         """The same entries, with this owner before the run."""
+        if owner == self.form.owner:
+            return self
         return replace(self, form=replace(self.form, owner=owner))

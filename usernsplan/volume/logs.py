@@ -43,7 +43,8 @@ class Folder:
     folder. ``common`` is the owner of every plain entry that ``others``, ``groups`` and ``left`` do
     not name. ``groups`` are the entries that need care. ``own`` is the owner of the folder itself,
     if the run changes it and it needs no care; if it needs care, it is a group of its own, with the
-    name ".". ``left`` are the names that the run leaves alone.
+    name ".". ``left`` are the names that the run leaves alone. ``noted``
+    is how many names a look has put into these lists.
     """
 
     volume: int
@@ -55,6 +56,7 @@ class Folder:
     others: list[tuple[Owner, list[str]]] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    noted: int = field(default=0, compare=False)
 
     def changes(self) -> bool:
         """Tell whether the run changes anything in it."""

@@ -39,7 +39,7 @@ _UNMAPPED = "its ACL has an id that the map lacks"
 
 
 # How many sets of attributes are kept with what becomes of them. Most volumes have fewer.
-_MOVED = 1024
+_MOVED = 4096
 
 
 class _Moved(NamedTuple):
@@ -150,7 +150,8 @@ class Looker:
             names, left = mounted.without(volume, note.parts, batch)
             self.found.skipped += left
             if left:
-                self._room(notes).left.extend(set(batch) - set(names))
+                mounts = set(batch) - set(names)
+                self._room(notes, len(mounts)).left.extend(mounts)
 
             found = step(pinned, names, StepOptions(seen_before=seen_before))
             # A folder may have taken the name of a single file. Nobody named it, so skip it.
@@ -210,12 +211,13 @@ class Looker:
             if owner in changing and first == notes[0].common:
                 continue
             for start in range(0, len(names), _LINE):
-                room = self._room(notes)
+                piece = names[start : start + _LINE]
+                room = self._room(notes, len(piece))
                 if owner in changing:
-                    room.others.append((first, names[start : start + _LINE]))
+                    room.others.append((first, piece))
                 else:
                     # These were right before the run: undo must not take them for its work.
-                    room.left += names[start : start + _LINE]
+                    room.left += piece
 
     def _changeable(
         self,
@@ -243,17 +245,14 @@ class Looker:
                 self._fail(_top_of_device(volume, note), "it is read-only")
         return self._read_only[note.device]
 
-    def _room(self, notes: list[Folder]) -> Folder:
-        """The piece of the note to add to: a new one if the last is full."""
+    def _room(self, notes: list[Folder], names: int = 1) -> Folder:
+        """The piece of the note to add so many names to: a new one if the last is full."""
         last = notes[-1]
-        if (
-            sum(len(group.names) for group in last.groups)
-            + sum(len(names) for _, names in last.others)
-            + len(last.left)
-            >= _LINE
-        ):
-            notes.append(Folder(last.volume, last.parts, last.device, last.inode))
-        return notes[-1]
+        if last.noted >= _LINE:
+            last = Folder(last.volume, last.parts, last.device, last.inode)
+            notes.append(last)
+        last.noted += names
+        return last
 
     def _itself(self, volume: walk.OpenVolume, note: Folder, seen: os.stat_result) -> None:
         try:
@@ -326,9 +325,10 @@ class Looker:
     ) -> None:
         """Count entries that need care, report their problems, note them if the pass changes them."""
         if changes:
-            kept = {*self._changeable(volume, notes, group.names, group.form.owner)}
+            kept = self._changeable(volume, notes, group.names, group.form.owner)
             if len(kept) < len(group.names):
-                group = group.chosen(name in kept for name in group.names)
+                some = {*kept}
+                group = group.chosen(name in some for name in group.names)
             if volume.overlays and not group.is_folder:
                 self._count_copies(volume, notes[0], group.names)
 
@@ -343,7 +343,7 @@ class Looker:
             self._note(volume, notes, group)
             return
         for piece in group.pieces(_LINE):
-            self._room(notes).left += piece.names
+            self._room(notes, len(piece.names)).left += piece.names
 
     def _count(self, group: Group, *, changes: bool) -> None:
         kinds = kinds_of(group.form, linked=group.linked)
@@ -352,7 +352,8 @@ class Looker:
             self.found.linked.add(key, group.inodes, group.changed_ns)
         elif changes:
             self.found.changes += len(group.names)
-            self.found.kinds.update(dict.fromkeys(kinds, len(group.names)))
+            for kind in kinds:
+                self.found.kinds[kind] += len(group.names)
 
     def _note(self, volume: walk.OpenVolume, notes: list[Folder], group: Group) -> None:
         """Note entries that the pass changes, with proofs of their content if they have power."""
@@ -364,7 +365,7 @@ class Looker:
         if is_powerful or group.form.capability is not None:
             self._note_lacking(notes[0], first)
         for piece in first.pieces(_LINE):
-            self._room(notes).groups.append(piece)
+            self._room(notes, len(piece.names)).groups.append(piece)
 
     def _note_lacking(self, note: Folder, first: Group) -> None:
         whole = self._pass.whole(first.form)

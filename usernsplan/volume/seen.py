@@ -181,14 +181,15 @@ class Done:
             self.linked.setdefault((device, kinds), array("Q")).extend(inodes)
         else:
             self.changed += len(inodes)
-            self.kinds.update(dict.fromkeys(kinds, len(inodes)))
+            for kind in kinds:
+                self.kinds[kind] += len(inodes)
 
     def counted(self) -> int:
         """How many changes were counted."""
         return self.changed + sum(map(len, self.linked.values()))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def kinds_of(form: Form, *, linked: bool) -> tuple[str, ...]:
     """The kinds of change that the change of an entry counts as, such as "acl"."""
     mode = form.mode

@@ -54,7 +54,8 @@ class Change:
     """What one inode becomes: from ``old`` to ``new``.
 
     ``olds`` are the owners to replace. ``whole`` is the result of a run that removes no power.
-    ``back``: the change belongs to an undo.
+    ``back``: the change belongs to an undo. ``is_powerless``: no form has anything that chown(2)
+    could destroy. ``moves_acl``: an ACL changes, so that the inode changes in several steps.
     """
 
     olds: tuple[Owner, ...]
@@ -62,20 +63,18 @@ class Change:
     new: Form
     whole: Form
     back: bool = False
+    is_powerless: bool = field(init=False, repr=False, compare=False)
+    moves_acl: bool = field(init=False, repr=False, compare=False)
 
-    @property
-    def is_powerless(self) -> bool:
-        """Tell whether neither form has anything that chown(2) could destroy."""
+    def __post_init__(self) -> None:
+        """Tell whether chown(2) could destroy anything, and whether an ACL changes too."""
         forms = (self.old, self.new, self.whole)
         keeps = stat.S_ISDIR(self.old.mode) or not self.old.mode & power.SETID
         same = len({form.mode for form in forms}) == 1
-        return keeps and same and all(form.capability is None for form in forms)
-
-    @property
-    def moves_acl(self) -> bool:
-        """Tell whether an ACL changes: then the inode changes in several steps."""
-        old, new = self.old, self.new
-        return (old.acl, old.default_acl) != (new.acl, new.default_acl)
+        is_powerless = keeps and same and all(form.capability is None for form in forms)
+        acls = [(form.acl, form.default_acl) for form in (self.old, self.new)]
+        object.__setattr__(self, "is_powerless", is_powerless)
+        object.__setattr__(self, "moves_acl", acls[0] != acls[1])
 
     @property
     def power(self) -> tuple[Form, Form]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from usernsplan.volume.entries import Group
 from usernsplan.volume.logs import Folder, Writer, joined, read
+from usernsplan.volume.parts import TOP, Parts
 from usernsplan.volume.passes import Form
 from usernsplan.volume.renew import Proof
 
@@ -33,7 +34,7 @@ PARTS = st.one_of(
     st.lists(st.sampled_from(["a", "b", "\n", "\udcff"]), max_size=4),
     st.lists(NAME, max_size=4),
     st.integers(100, 3000).map(lambda depth: ["d"] * depth),
-).map(tuple)
+).map(Parts.of)
 RAW = st.one_of(st.none(), st.binary(max_size=30))
 PROOF = st.one_of(
     st.none(), st.builds(Proof, st.integers(0, 2**63), st.text("0123456789abcdef", min_size=64))
@@ -72,7 +73,7 @@ def distinct(folders: list[Folder]) -> list[Folder]:
     return kept
 
 
-def key(folder: Folder) -> tuple[int, tuple[str, ...], int]:
+def key(folder: Folder) -> tuple[int, Parts, int]:
     return (folder.volume, folder.parts, folder.inode)
 
 
@@ -144,9 +145,9 @@ def test_a_folder_changes_where_anything_in_it_does(folder: Folder) -> None:
     assert nothing.changes() is False
     # Owner 0:0 is an owner like any other.
     for changed in (
-        Folder(0, (), 1, 1, own=(0, 0)),
-        Folder(0, (), 1, 1, common=(0, 0)),
-        Folder(0, (), 1, 1, others=[((0, 0), ["a"])]),
+        Folder(0, TOP, 1, 1, own=(0, 0)),
+        Folder(0, TOP, 1, 1, common=(0, 0)),
+        Folder(0, TOP, 1, 1, others=[((0, 0), ["a"])]),
     ):
         assert changed.changes() is True
     same = folder == Folder(

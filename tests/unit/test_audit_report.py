@@ -47,7 +47,7 @@ def github(found: Sequence[Finding]) -> str:
 
 
 def document_of(found: Sequence[Finding]) -> str:
-    return str(report.result(found, Layout(), PLAIN).document())
+    return "\n".join(map(str, report.result(found, Layout(), PLAIN).document()))
 
 
 def test_the_table_is_grouped_and_ends_with_how_many() -> None:

@@ -88,10 +88,10 @@ def story(code: str) -> Rule | Story:
 
     Raises InvalidValueError for an unknown code.
     """
-    known: dict[str, Rule | Story] = {**RULES, **ADVICE}
-    if code.upper() not in known:
-        raise _no_such_code("explain", code, known)
-    return known[code.upper()]
+    found = RULES.get(code.upper()) or ADVICE.get(code.upper())
+    if found is None:
+        raise _no_such_code("explain", code, {*RULES, *ADVICE})
+    return found
 
 
 def _no_such_code(option: str, word: str, known: Iterable[str]) -> InvalidValueError:

@@ -64,12 +64,13 @@ def _over(facts: Facts, kind: Kind) -> Iterator[Seen]:
     """
     what = CALLED[kind]
     for span in facts.given[kind]:
-        if span.is_intended or may_become(facts, span):
+        over = facts.people.over(*span[:2], kind)
+        if not over or span.is_intended or may_become(facts, span):
             continue
         own = _own_id(facts.users.get(span.owner) if span.number else None, kind)
         found = [
             c
-            for c in facts.people.over(*span[:2], kind)
+            for c in over
             if c.start != own and not (span.number and _is_member(facts, span.owner, c))
         ]
         if found:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from usernsplan.claims.index import Claims
 from usernsplan.claims.meant import is_meant
 from usernsplan.claims.sources import claims_of
+from usernsplan.claims.useradd import useradd
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats import daemon_json
 from usernsplan.formats.accounts import Group, User
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from usernsplan.claims.index import Claim
+    from usernsplan.claims.useradd import Useradd
     from usernsplan.formats.accounts import Accounts
     from usernsplan.formats.daemon_json import DaemonConfig
+    from usernsplan.formats.subid import Line
+    from usernsplan.holdings import Holding
     from usernsplan.ids import IdRange
     from usernsplan.mapping import Kind
     from usernsplan.model import (
@@ -164,6 +168,26 @@ class Facts:
         return Grants(self.state)
 
     @cached_property
+    def useradd(self) -> Useradd | None:
+        """What useradd can still give; None if login.defs cannot be read."""
+        return useradd(self.state)
+
+    @cached_property
+    def drifted(self) -> tuple[tuple[Allocation, Holding, list[Line]], ...]:
+        """The lines of allocations that differ from what was granted.
+
+        None during an interrupted run: the run has to be finished first.
+        """
+        if self.state.ledger.interrupted:
+            return ()
+        return tuple(
+            (a, one, have)
+            for a in self.state.ledger.allocations
+            for one, have in self.grants.of(a)
+            if self.grants.differs(a, one, have)
+        )
+
+    @cached_property
     def repair(self) -> Plan:
         """The plan of ``check --fix``."""
         return make_repair(self.state)
@@ -196,6 +220,13 @@ class Facts:
             for claim in sorted(self.granted[kind], key=lambda claim: claim.number):
                 found[kind].setdefault(claim.holder, []).append(claim)
         return found
+
+    @cached_property
+    def first_lines(self) -> dict[str, Claim]:
+        """Every owner, with the first of its lines."""
+        uids, gids = ({o: spans[0] for o, spans in self.by_owner[k].items()} for k in KINDS)
+        # The order is that of subuid, then that of subgid.
+        return uids | gids | uids
 
     @cached_property
     def reserved_ranges(self) -> Claims:
@@ -248,6 +279,7 @@ class Facts:
                 for claim in sorted(self.reserved_ranges, key=lambda claim: claim[:2])
                 if claim.kind == kind
                 for lines in [theirs.get(_within(claim), ours)]
+                if not lines.holds(claim.id_range)
                 for part in IdSet(lines.within(claim.id_range)).gaps(claim.id_range)
             )
             found[kind] = (*(c for c in self.granted[kind] if not is_meant(c)), *kept)
@@ -264,8 +296,11 @@ class Facts:
         Docker remaps to an account without mapping the account itself, so its remap user, which is
         for that alone, is none.
         """
-        is_dockers = owner in {DEFAULT_OWNER, remapped_to(self.state)}
-        return None if is_dockers else self.person(owner)
+        return None if owner in self._of_docker else self.person(owner)
+
+    @cached_property
+    def _of_docker(self) -> frozenset[str | None]:
+        return frozenset({DEFAULT_OWNER, remapped_to(self.state)})
 
     def is_nobody(self, owner: str) -> bool:
         """Tell whether certainly no account has this name or number."""
@@ -338,7 +373,17 @@ class Rule:
 
     def findings(self, facts: Facts) -> Iterator[Finding]:
         """What the rule finds on a host."""
-        return (Finding(self.code, self.severity, **seen._asdict()) for seen in self.look(facts))
+        for seen in self.look(facts):
+            yield Finding(
+                self.code,
+                self.severity,
+                seen.message,
+                seen.hint,
+                seen.place,
+                seen.table,
+                seen.overlaps,
+                seen.overlaps_left_out,
+            )
 
 
 # By code. The modules of this package fill it when they are imported.

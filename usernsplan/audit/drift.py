@@ -16,8 +16,6 @@ from usernsplan.planner import adopt
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from usernsplan.formats.subid import Line
-    from usernsplan.holdings import Holding
     from usernsplan.model import Allocation
 
 
@@ -37,7 +35,7 @@ def lines_missing(facts: Facts) -> Iterator[Seen]:
     'usernsplan check --fix' restores the lines as they were granted, unless the range now has
     another owner.
     """
-    for a, one, have in _drifted(facts):
+    for a, one, have in facts.drifted:
         raw = facts.grants.named(one, have)
         lacking = Counter(one.wanted) - Counter(raw)
         if lacking and not Counter(raw) - Counter(one.wanted):
@@ -61,7 +59,7 @@ def lines_reordered(facts: Facts) -> Iterator[Seen]:
     'usernsplan check --fix' restores the order. Then restart Docker. Files that were created
     since then keep their wrong ids.
     """
-    for a, one, have in _drifted(facts):
+    for a, one, have in facts.drifted:
         if Counter(facts.grants.named(one, have)) == Counter(one.wanted):
             message = (
                 f"the {len(have)} lines of '{a.name}' are in another order, "
@@ -86,7 +84,7 @@ def other_lines(facts: Facts) -> Iterator[Seen]:
     Remove the other lines. If one of ours is missing, run 'usernsplan check --fix'. usernsplan
     never removes lines that others wrote.
     """
-    for a, one, have in _drifted(facts):
+    for a, one, have in facts.drifted:
         raw = facts.grants.named(one, have)
         others = Counter(raw) - Counter(one.wanted)
         if others:
@@ -102,19 +100,6 @@ def other_lines(facts: Facts) -> Iterator[Seen]:
                 message,
                 "remove it: readers join an owner's lines",
             )
-
-
-def _drifted(facts: Facts) -> Iterator[tuple[Allocation, Holding, list[Line]]]:
-    """The lines of allocations that differ from what was granted.
-
-    None during an interrupted run: the run has to be finished first.
-    """
-    if facts.state.ledger.interrupted:
-        return
-    for a in facts.state.ledger.allocations:
-        for one, have in facts.grants.of(a):
-            if facts.grants.differs(a, one, have):
-                yield a, one, have
 
 
 def _shown(lines: Counter[bytes]) -> str:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from usernsplan.audit.base import Facts, Seen, rule
 from usernsplan.claims import computed
-from usernsplan.claims.useradd import useradd
 from usernsplan.errors import InvalidFileError
 from usernsplan.escape import operand
 from usernsplan.formats import login_defs
@@ -73,7 +72,7 @@ def _left(facts: Facts) -> Iterator[tuple[str, str, int]]:
     range for every uid that it can take.
     """
     enough = {one.kind for one in computed.read(facts.state.login_defs) if one.is_enough}
-    if found := useradd(facts.state):
+    if found := facts.useradd:
         keys, counts = ("SUB_UID", "SUB_GID"), (found.uids, found.gids)
         files = zip(PATHS.items(), keys, found.areas, counts, strict=True)
         for (kind, path), key, area, left in files:

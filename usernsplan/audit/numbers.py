@@ -59,6 +59,8 @@ def over_reserved(facts: Facts) -> Iterator[Seen]:
     for kind in KINDS:
         for span in facts.given[kind]:
             over = kept.over(*span[:2], kind)
+            if not over:
+                continue
             found = [c for c in sorted(over, key=_rank) if not _is_expected(facts, span, c)]
             if found and not span.is_intended:
                 whose = listed(map(_whose, found))

@@ -108,9 +108,11 @@ def allocations_overlap(facts: Facts) -> Iterator[Seen]:
     room = _MOST
     for kind in KINDS:
         for span in facts.granted[kind]:
-            if span.allocation or is_meant(span):
+            if span.allocation:
                 continue
             over = held.over(*span[:2], kind, most=max(room, _FEW))
+            if not over or is_meant(span):
+                continue
             found = [one for one in over if span.holder not in _owners(one)]
             left_out = held.how_many(*span[:2], kind) - len(over)
             room -= len(over)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 # Owners that need no account, or get it when an engine starts: the pools of Podman and of the
 # kubelet, and Docker's user.
 _POOLS = frozenset(it.pool.owner for it in ENGINES.values() if it.pool)
-_KNOWN = _POOLS | {ROOT, DEFAULT_OWNER}
+_NEED_NONE = _POOLS | {ROOT}
+_KNOWN = _NEED_NONE | {DEFAULT_OWNER}
 
 
 @rule("USN020", "warning")
@@ -44,7 +45,7 @@ def orphan(facts: Facts) -> Iterator[Seen]:
     If the owner has a new name, change it in the line. If nobody has these ids any more,
     remove the line.
     """
-    for owner, span in _first_lines(facts).items():
+    for owner, span in facts.first_lines.items():
         if (
             owner.isdigit()
             or not facts.is_nobody(owner)
@@ -75,7 +76,7 @@ def orphan_number(facts: Facts) -> Iterator[Seen]:
 
     Remove the line, or create the account.
     """
-    for owner, span in _first_lines(facts).items():
+    for owner, span in facts.first_lines.items():
         if owner.isdigit() and facts.is_nobody(owner):
             yield Seen(
                 facts.place_of(span),
@@ -101,7 +102,7 @@ def owner_unknowable(facts: Facts) -> Iterator[Seen]:
     service = facts.state.accounts.unknown
     owners = [
         owner
-        for owner in _first_lines(facts)
+        for owner in facts.first_lines
         if owner not in facts.users and owner not in _KNOWN and not owner.startswith(OWN_PREFIX)
     ]
     if service and owners:
@@ -111,13 +112,6 @@ def owner_unknowable(facts: Facts) -> Iterator[Seen]:
             f"cannot be known here: {listed(owners)}",
             "run 'usernsplan check' on that host",
         )
-
-
-def _first_lines(facts: Facts) -> dict[str, Claim]:
-    """Every owner, with the first of its lines."""
-    uids, gids = ({o: spans[0] for o, spans in facts.by_owner[kind].items()} for kind in KINDS)
-    # The order is that of subuid, then that of subgid.
-    return uids | gids | uids
 
 
 @rule("USN022", "error")
@@ -137,9 +131,11 @@ def in_one_file(facts: Facts) -> Iterator[Seen]:
     others: dict[Kind, Kind] = {"uid": "gid", "gid": "uid"}
     for kind, other in others.items():
         for owner, several in facts.by_owner[kind].items():
+            if owner in facts.by_owner[other]:
+                continue
             # Single ids of the host, which root passes through, are of one kind.
             spans = [span for span in several if not is_meant(span)]
-            if spans and owner not in facts.by_owner[other] and _in_use(facts, owner):
+            if spans and _in_use(facts, owner):
                 place = facts.place(PATHS[other])
                 message = f"{owner} has {spans[0].ids} here, but nothing in {place}"
                 command = f"usermod --add-sub{other}s {spans[0].for_usermod} {shell(owner)}"
@@ -203,8 +199,8 @@ def too_small(facts: Facts) -> Iterator[Seen]:
             yield Seen(facts.place(LEDGER), message, _larger(facts, a))
     for kind, path in PATHS.items():
         for owner, spans in facts.by_owner[kind].items():
-            size = sum(span.stop - span.start for span in spans)
-            if size < SLOT and owner not in _KNOWN - {DEFAULT_OWNER} and _in_use(facts, owner):
+            size = sum([span.stop - span.start for span in spans])
+            if size < SLOT and owner not in _NEED_NONE and _in_use(facts, owner):
                 message = f"{owner} has {size} ids, without nobody (65534)"
                 hint = "add the missing ids: images need 65536"
                 yield Seen(facts.place_of(spans[0]), message, hint)

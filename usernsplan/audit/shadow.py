@@ -36,7 +36,7 @@ def over_computed(facts: Facts) -> Iterator[Seen]:
     Give the owner of the line a range behind the computed ones and shift the files of its
     containers: release an allocation of ours and allocate it again.
     """
-    for kind in KINDS:
+    for kind in KINDS if computed.read(facts.state.login_defs) else ():
         promised = facts.claims.where(partial(_is_promised, kind))
         for span in facts.given[kind]:
             if found := promised.over(*span[:2]):

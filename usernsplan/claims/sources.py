@@ -66,9 +66,10 @@ class Host(Protocol):
         """The file that grants ids of this kind."""
 
 
-def claims_of(host: Host) -> Claims:
-    """Every claim on ids of a host, in the order of SOURCES."""
-    return Claims(chain.from_iterable(source(host) for source in SOURCES))
+def claims_of(host: Host, keep: Callable[[Claim], object] | None = None) -> Claims:
+    """Every claim on ids of a host, in the order of SOURCES; only those that ``keep`` is true for."""
+    found = chain.from_iterable(source(host) for source in SOURCES)
+    return Claims(filter(keep, found) if keep else found)
 
 
 def _allocations(host: Host) -> Iterator[Claim]:

@@ -70,16 +70,13 @@ Line = Grant | Odd
 class SubidFile:
     """One of the two files: its lines, in order; their ``raw`` bytes together are the file.
 
-    ``exists`` is False if the host has no such file; readers treat that as an empty file.
+    ``exists`` is False if the host has no such file; readers treat that as an empty file. ``raw``
+    are the bytes, exactly as they were read.
     """
 
     lines: tuple[Line, ...] = ()
     exists: bool = True
-
-    @property
-    def raw(self) -> bytes:
-        """The file's bytes, exactly as they were read."""
-        return b"".join(line.raw for line in self.lines)
+    raw: bytes = b""
 
     def claimed(self) -> IdSet:
         """Every id that any reader could give to any owner."""
@@ -117,7 +114,8 @@ def parse(raw: bytes | None) -> SubidFile:
     """
     if raw is None:
         return SubidFile(exists=False)
-    return SubidFile(tuple(_line(number, text) for number, text in enumerate(_split(raw), 1)))
+    lines = tuple(_line(number, text) for number, text in enumerate(_split(raw), 1))
+    return SubidFile(lines, raw=raw)
 
 
 def owners(*several: SubidFile, of: IdSet | None = None) -> frozenset[str]:

@@ -121,7 +121,8 @@ def allocations(rows: Iterable[Iterable[Any]]) -> Iterator[Allocation]:
                 raise ValueError(f"{one!r:.40} is not a name")
 
         found = () if lines == "[]" else tuple(_adopted(json.loads(lines)))
-        ids, mapping = _reserved(start, count), _mapping(uids, gids)
+        ids = _reserved(start, count)
+        mapping = _mapping(uids, gids, ids)
         passes = () if shown == "[]" else tuple(_passes(json.loads(shown), mapping))
         yield Allocation(
             name,
@@ -337,9 +338,15 @@ def _map(text: str) -> IdMap:
     return IdMap.of(*typed(map(tuple, json.loads(text)), int, int, int))
 
 
-def _mapping(uids: str, gids: str) -> Mapping:
-    """Read the texts of two maps. Most texts are equal; they become one value, which saves time."""
-    uid_map = _map(uids)
+def _mapping(uids: str, gids: str, held: IdRange | None = None) -> Mapping:
+    """Read the texts of two maps. Most texts are equal; they become one value, which saves time.
+
+    Nearly every map is that of the ``held`` range from container id 0 on: then no text is parsed.
+    """
+    if held and uids == f"[[0, {held.start}, {held.count}]]":
+        uid_map = IdMap((Extent(0, held.start, held.count),))
+    else:
+        uid_map = _map(uids)
     return Mapping(uid_map, uid_map if uids == gids else _map(gids))
 
 

@@ -5,6 +5,7 @@ Pure. It only reads the lines of subuid and subgid and grants nothing.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from functools import cache, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -85,7 +86,7 @@ def choose(state: HostState, resolved: Resolved, lines: Grants) -> Chosen:
 
 
 def _chosen(state: HostState, resolved: Resolved, lines: Grants) -> Chosen:
-    now = _Situation(state, lines, claims_of(state).where(is_taken))
+    now = _Situation(state, lines, claims_of(state, is_taken))
     new, back = _new(now, resolved.containers, ())
 
     pools: list[Wanted] = []
@@ -224,13 +225,17 @@ def _again(
     others = returning.without(others, (was for _, was in ranges))
     taken, running = _of_strangers(others).ids | held, others.where(may_run).ids
     found: dict[str, Quarantined] = {}
+    # In order, so that only its neighbours can overlap a range: there may be thousands.
+    given: list[IdRange] = []
     for one, was in ranges:
         ids = was.reserved_range
-        if one.name not in found and not taken.meets(ids.start, ids.stop):
+        at = bisect_left(given, ids)
+        is_given = any(ids.overlaps(other) for other in given[max(at - 1, 0) : at + 1])
+        if one.name not in found and not is_given and not taken.meets(ids.start, ids.stop):
             if running.meets(ids.start, ids.stop):
                 raise returning.in_use(now.state, was, others)
             found[one.name] = was
-            taken |= IdSet((ids,))
+            given.insert(at, ids)
     return found
 
 

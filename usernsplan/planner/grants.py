@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cached_property
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from usernsplan.claims.sources import claims_of
@@ -133,7 +134,10 @@ class Grants:
         Readers would join them to the new ones. The very lines of the allocation, as after a lost
         ledger, are not others.
         """
-        for one in holdings(allocation):
+        self._refuse_others(allocation, holdings(allocation))
+
+    def _refuse_others(self, allocation: Allocation, wanted: Iterable[Holding]) -> None:
+        for one in wanted:
             have = self._of(one)
             if have and one.owner != ROOT and self.differs(allocation, one, have):
                 from usernsplan.planner import adopt  # noqa: PLC0415 - it reads lines, too
@@ -204,13 +208,15 @@ class Grants:
 
         Raises what refuse_other_lines raises.
         """
-        self.refuse_other_lines(allocation)
-        for one in holdings(allocation):
+        wanted = (*holdings(allocation),)
+        self._refuse_others(allocation, wanted)
+        for one in wanted:
             if one.owner == ROOT:
                 self._grant_root(one.path, one.wanted)
             elif not self._of(one):
                 self._in[one.path] += one.wanted
-        return replace(allocation, found=tuple(dict.fromkeys(self._found(holdings(allocation)))))
+        found = tuple(dict.fromkeys(self._found(wanted)))
+        return replace(allocation, found=found) if found != allocation.found else allocation
 
     def widen(self, allocation: Allocation, owner: str) -> Allocation:
         """Grant an existing allocation to a further owner, and return it as it will be.
@@ -489,14 +495,11 @@ class Grants:
         return self.without(others, *self._state.ledger.allocations)
 
     def _named(self, path: str, owner: str) -> list[Line]:
-        return sorted(
-            (line for name in self._names(owner) for line in self._index[path].get(name, ())),
-            key=lambda x: x.number,
-        )
-
-    def _names(self, owner: str) -> tuple[str, ...]:
-        """What the line of an owner may begin with: its name, or the uid of its account."""
-        return (owner, self._uids[owner]) if owner in self._uids else (owner,)
+        """The lines that begin with an owner's name or with the uid of its account, in file order."""
+        found, uid = self._index[path].get(owner, []), self._uids.get(owner)
+        if uid is None:
+            return found
+        return sorted([*found, *self._index[path].get(uid, ())], key=itemgetter(0))
 
     def _refuse_lost_range(self, allocation: Allocation) -> None:
         held, layout = allocation.reserved_range, self._state.layout

@@ -65,18 +65,21 @@ def has_default_owner(allocation: Allocation) -> bool:
     return owner == owner_of(allocation.name) or owner.startswith(OWN_PREFIX)
 
 
-def former_owner(state: HostState, name: str) -> str:
-    """The owner of a new allocation's lines, if nobody names one.
+def former_owners(state: HostState) -> dict[str, str]:
+    """By name, the owner of the last range that was released under it, if no allocation has it now.
 
-    It is that of the last range that was released under the name: a renamed allocation has another
-    owner than its name says, and gets its range back. Otherwise it is the default.
+    A renamed allocation has another owner than its name says, and gets its range back.
     """
-    released = [q for q in state.ledger.quarantined if q.name == name and q.was]
-    last = max(released, key=lambda q: q.event, default=None)
-    taken = {a.owner for a in state.ledger.allocations}
-    if last and last.was and last.was.owner.startswith(OWN_PREFIX) and last.was.owner not in taken:
-        return last.was.owner
-    return owner_of(name)
+    last: dict[str, tuple[int, str]] = {}
+    for q in state.ledger.quarantined:
+        if q.was and (q.name not in last or q.event > last[q.name][0]):
+            last[q.name] = (q.event, q.was.owner)
+    taken = {a.owner for a in state.ledger.allocations} if last else set()
+    return {
+        name: owner
+        for name, (_, owner) in last.items()
+        if owner.startswith(OWN_PREFIX) and owner not in taken
+    }
 
 
 def other_owner(name: str, taken: Container[str]) -> str:

@@ -61,8 +61,9 @@ def _release(state: HostState, names: tuple[str, ...], request: ReleaseRequest) 
                 hint=did_you_mean(name, known, UnknownNameError.hint),
             )
 
-    mounts.refuse_standing(state, mounts.of_names(state, names), "released")
-    left = tuple(m for m in state.ledger.mounts if m.name in names)
+    released = frozenset(names)
+    mounts.refuse_standing(state, mounts.of_names(state, released), "released")
+    left = tuple(m for m in state.ledger.mounts if m.name in released)
     if any(volume.former is not None for volume in state.ledger.volumes):
         from usernsplan.planner.remap import refuse_unfinished  # noqa: PLC0415 - seldom
 
@@ -70,10 +71,10 @@ def _release(state: HostState, names: tuple[str, ...], request: ReleaseRequest) 
     gone = tuple(known[name] for name in names)
     state = with_owners(state, (a.owner for a in gone if not a.owner.startswith(OWN_PREFIX)))
     grants = Grants(state)
-    kept = needed_of_root(a for a in state.ledger.allocations if a.name not in names)
+    kept = needed_of_root(a for a in state.ledger.allocations if a.name not in released)
     staying = {a.name: _ranges(grants.remove(a, kept, with_found=request.with_lines)) for a in gone}
     losing = tuple(a for a in gone if has_lines(a) and (request.with_lines or not keeps_lines(a)))
-    slices.refuse_without_ground(state, losing, names)
+    slices.refuse_without_ground(state, losing, released)
     docker = _unpoint(state, losing, unset=request.unset_remap)
 
     # A range whose line stays still belongs to its owner: nobody else gets it, and it needs no
@@ -184,12 +185,16 @@ def _forget(state: HostState, names: tuple[str, ...], wanted: IdRange | None) ->
             "--range is for one name, and there are several", hint="forget them one at a time"
         )
 
-    kept = {name: [one for one in state.ledger.quarantined if one.name == name] for name in names}
+    kept: dict[str, list[Quarantined]] = {name: [] for name in names}
+    for one in state.ledger.quarantined:
+        if one.name in kept:
+            kept[one.name].append(one)
     freed = {name: _one_of(state, name, ranges, wanted) for name, ranges in kept.items()}
     ids = IdSet(one.reserved_range for one in freed.values())
     mounts.refuse_standing(state, mounts.of_ids(state, ids), "forgotten")
     whole = tuple(name for name in names if kept[name] == [freed[name]])
-    single = tuple((name, one.reserved_range) for name, one in freed.items() if name not in whole)
+    in_part = [name for name in names if kept[name] != [freed[name]]]
+    single = tuple((name, freed[name].reserved_range) for name in in_part)
     return Plan(
         kind="forget", ledger=LedgerChange(forget=whole, unkeep=single), freed=tuple(freed.values())
     )

@@ -26,8 +26,9 @@ from usernsplan.planner.dockerroot import dockerroot_of, first_free
 from usernsplan.planner.names import (
     check_name,
     check_owner,
-    former_owner,
+    former_owners,
     other_owner,
+    owner_of,
     place_of_account,
     refuse_account,
 )
@@ -141,8 +142,16 @@ def resolve(state: HostState, request: AllocateRequest) -> Resolved:
     options = _options(request, names, strategy, state)
     existing = {a.name: a for a in state.ledger.allocations}
     options = _with_passes(state, options, existing)
+    former = former_owners(state)
     containers = tuple(
-        _container(request, engines, name, one, existing.get(name), usual=former_owner(state, name))
+        _container(
+            request,
+            engines,
+            name,
+            one,
+            existing.get(name),
+            usual=former.get(name) or owner_of(name),
+        )
         for name, one in options.items()
     )
     _refuse_past_docker(state, containers)

@@ -777,7 +777,10 @@ def refuse_without_ground(
     state: HostState, losing: Iterable[Allocation], gone: Collection[str]
 ) -> None:
     """Raise RefusedError if slices stand on lines that would go away; ``gone`` are released, too."""
+    owners = {one.within for one in state.ledger.allocations if one.within}
     for a in losing:
+        if owners.isdisjoint((a.owner, *a.extra_owners)):
+            continue
         standing = [one.name for one in in_lines_of(state, a) if one.name not in gone]
         if standing:
             few = ", ".join(standing[:_SHOWN])

@@ -18,6 +18,7 @@ from usernsplan.report.json_ import (
     finding_fields,
     path_fields,
     record_fields,
+    streamed,
 )
 from usernsplan.report.result import Result
 from usernsplan.report.text import records
@@ -139,7 +140,7 @@ def repair(it: Repair, layout: Layout) -> str:
 
 def _document(
     found: Sequence[Finding], layout: Layout, repaired: Repaired | None, unseen: Sequence[str]
-) -> str:
+) -> Iterator[str]:
     counts = Counter(finding.severity for finding in found)
     more: dict[str, Any] = {}
     if repaired:
@@ -152,9 +153,10 @@ def _document(
             "mends": it.mends,
             "locks": [path_fields(layout.path(path)) for path in it.locks],
         }
-    return document(
+    # A host of 100,000 lines may have as many findings.
+    return streamed(
         "check",
-        findings=[fields(f) for f in found],
+        findings=map(fields, found),
         counts={severity: counts[severity] for severity in SEVERITIES},
         unseen=list(unseen),
         **more,

@@ -18,15 +18,34 @@ _Marked = tuple[str, bytes]
 
 def unified(change: Change, shown: str) -> str:
     """The change as ``diff -u`` writes it. Bytes that are not UTF-8 are escaped."""
-    marked = _marked(_lines(change.before or b""), _lines(change.after))
+    before, after, above = _without_start(change.before or b"", change.after)
+    marked = _marked(_lines(before), _lines(after))
     shown = escape.line(shown)
     out = [f"--- {shown if change.before is not None else '/dev/null'}", f"+++ {shown}"]
+    # The numbers of the next line in both files. What lies between two hunks is in both.
+    old = new = above + 1
+    last = 0
     for start, stop in _hunks(marked):
         hunk = marked[start:stop]
-        old, new = _span(marked[:start], hunk, "-"), _span(marked[:start], hunk, "+")
-        out.append(f"@@ -{old} +{new} @@")
+        old, new = old + start - last, new + start - last
+        olds, news = (sum(m in {" ", mark} for m, _ in hunk) for mark in ("-", "+"))
+        out.append(f"@@ -{_span(old, olds)} +{_span(new, news)} @@")
         out += (mark + line.decode("utf-8", "backslashreplace") for mark, line in hunk)
+        old, new, last = old + olds, new + news, stop
     return "\n".join(out) if out[2:] else ""
+
+
+def _without_start(before: bytes, after: bytes) -> tuple[bytes, bytes, int]:
+    """Both files without what only is above, and how many lines that are.
+
+    Nearly every change appends lines to a file that may have 100,000.
+    """
+    if not (before.endswith(b"\n") and after.startswith(before)):
+        return before, after, 0
+    at = len(before)
+    for _ in range(_CONTEXT + 1):
+        at = before.rfind(b"\n", 0, at)
+    return before[at + 1 :], after[at + 1 :], before.count(b"\n", 0, at + 1)
 
 
 def _marked(before: Sequence[bytes], after: Sequence[bytes]) -> list[_Marked]:
@@ -65,10 +84,8 @@ def _hunks(marked: Sequence[_Marked]) -> Iterator[tuple[int, int]]:
         yield start, stop
 
 
-def _span(above: Sequence[_Marked], hunk: Sequence[_Marked], mark: str) -> str:
-    """The position of a hunk in one file, as diff counts: from 1; an empty one has the line before."""
-    first = sum(m in {" ", mark} for m, _ in above) + 1
-    count = sum(m in {" ", mark} for m, _ in hunk)
+def _span(first: int, count: int) -> str:
+    """The lines of a hunk in one file, as diff counts: from 1; an empty one has the line before."""
     if count == 1:
         return f"{first}"
     return f"{first if count else first - 1},{count}"

@@ -11,7 +11,7 @@ import os
 import stat
 from array import array
 from contextlib import nullcontext
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from itertools import chain, compress, islice
 from typing import TYPE_CHECKING
 
@@ -93,6 +93,14 @@ class Rules(NamedTuple):
         return Undo(volumes, self, links)
 
 
+def _options(rules: Rules, first: Owner, pinning: int) -> StepOptions:
+    """The options of the step for entries that had this owner before the run."""
+    olds, new = rules.pass_.owners(first)
+    # Without staging, the same owner may be among the old ones twice.
+    owners = () if rules.preview else tuple(dict.fromkeys(olds, new).items())
+    return StepOptions(owners, rules.seen_before, pinning)
+
+
 class Carrier:
     """Carry out notes by the rules.
 
@@ -104,11 +112,13 @@ class Carrier:
     ) -> None:
         self.done = Done()
         self._volumes = volumes
+        self._walker = walk.Walker()
         self._rules = rules
         self._pass = rules.pass_
         # Every group of entries asks for these, and a volume has few owners.
         self._owners = cache(rules.pass_.owners)
         self._change_of = lru_cache(maxsize=_FORMS)(self._made)
+        self._options = cache(partial(_options, rules))
         self._links = links
 
     def carry(self, note: Folder) -> bool:
@@ -120,7 +130,7 @@ class Carrier:
         if volume.top < 0:
             return True
         try:
-            pinned = walk.folder(volume, note.parts)
+            pinned = self._walker.folder(volume, note.parts)
         except OSError as error:
             if error.errno not in walk.GONE | {errno.EXDEV}:
                 self._failed(volume, note, _CONTENT, reason(error))
@@ -172,11 +182,6 @@ class Carrier:
         Forward nothing is reported, because another look follows.
         """
 
-    def _options(self, olds: tuple[Owner, ...], new: Owner, pinning: int) -> StepOptions:
-        # Without staging, the same owner may be among the old ones twice.
-        owners = () if self._rules.preview else tuple(dict.fromkeys(olds, new).items())
-        return StepOptions(owners, self._rules.seen_before, pinning)
-
     def _carry(self, volume: walk.OpenVolume, note: Folder, pinned: int) -> bool:
         seen = os.fstat(pinned)
         device = self._rules.devices.get(note.device, seen.st_dev)
@@ -190,9 +195,8 @@ class Carrier:
 
         as_noted = True
         for first, names, _ in self._groups(volume, note, pinned, seen):
-            olds, new = self._owners(first)
-            found = step(pinned, names, self._options(olds, new, pinning))
-            as_noted &= self._is_as_noted(volume, note, found, olds, new)
+            found = step(pinned, names, self._options(first, pinning))
+            as_noted &= self._is_as_noted(volume, note, found, first)
         for group in note.groups:
             as_noted &= group.is_folder or self._group(volume, note, group)
 
@@ -228,20 +232,20 @@ class Carrier:
         volume: walk.OpenVolume,
         note: Folder,
         found: FolderListing,
-        olds: tuple[Owner, ...],
-        new: Owner,
+        first: Owner,
     ) -> bool:
         """Count the plain entries that changed; tell whether all were as noted."""
-        for old in {*olds, new}:
-            self._right(volume, note, found.plain.get(old, ()))
-        self.done.changed += sum(len(found.plain.get(old, ())) for old in {*olds} - {new})
+        olds, new = self._owners(first)
+        as_noted = not found.care
+        for owner, names in found.plain.items():
+            if owner == new or owner in olds:
+                self.done.changed += len(names) * (owner != new)
+                self._right(volume, note, names)
+            else:
+                as_noted &= self._pass.wanted(owner) == owner
         for name, why in found.reasons():
             self._failed(volume, note, name, why)
-
-        strange = any(
-            self._pass.wanted(owner) != owner for owner in found.plain if owner not in {*olds, new}
-        )
-        return not strange and not found.care
+        return as_noted
 
     def _group(self, volume: walk.OpenVolume, note: Folder, group: Group) -> bool:
         """Change the entries of a group, in bulk where that is possible."""
@@ -357,7 +361,7 @@ class Forward(Carrier):
         """
         volume = self._volumes[note.volume]
         try:
-            pinned = walk.folder(volume, note.parts)
+            pinned = self._walker.folder(volume, note.parts)
         except OSError:
             return False
         try:
@@ -386,7 +390,7 @@ class Forward(Carrier):
 
         for first, name in plain[:_TRIES]:
             olds, new = self._owners(first)
-            found = step(pinned, [name], self._options(olds, new, volume.pinning))
+            found = step(pinned, [name], self._options(first, volume.pinning))
             if any(name in found.plain.get(old, ()) for old in {*olds} - {new}):
                 self.done.changed += 1
                 return self._is_now(volume, note, name, new)

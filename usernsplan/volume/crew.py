@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import RefusedError, UsernsplanError, reason_of
 from usernsplan.values import dataclass
+from usernsplan.volume.parts import TOP
 from usernsplan.volume.workers import (
     USER_ERROR,
     Board,
@@ -106,7 +107,7 @@ class Crew:
             self._send(worker, order)
 
         waiting: list[list[Waiting]] = [
-            [(number, (), [""], orders[0].seen_before)] for number in range(len(self._volumes))
+            [(number, TOP, [""], orders[0].seen_before)] for number in range(len(self._volumes))
         ]
         while True:
             for worker in self._workers:
@@ -123,7 +124,7 @@ class Crew:
                 if message is None:
                     worker.busy = False
                 else:
-                    waiting += [[part] for part in message]
+                    waiting.append(message)
 
         for worker in self._workers:
             self._send(worker, None)

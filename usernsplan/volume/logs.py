@@ -12,7 +12,7 @@ import json
 import os
 from array import array
 from contextlib import contextmanager
-from itertools import takewhile
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import RefusedError
@@ -22,10 +22,11 @@ from usernsplan.host import files
 from usernsplan.ids import ID_LIMIT
 from usernsplan.values import dataclass, field
 from usernsplan.volume.entries import Group
+from usernsplan.volume.parts import TOP, Parts
 from usernsplan.volume.passes import Form
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from usernsplan.volume.renew import Proof
     from usernsplan.volume.targets import Owner
@@ -33,22 +34,25 @@ if TYPE_CHECKING:
 _BUFFER = 1 << 20
 # The largest st_mode.
 _MODES = 0o177777
+# What json.dumps and json.loads would make again for each line.
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+_from_json = json.JSONDecoder().raw_decode
 
 
 @dataclass(slots=True)
 class Folder:
     """One folder as it was before the run, with what the run changes in it.
 
-    ``volume`` is the number of the volume in its run, ``parts`` the names from its top to the
-    folder. ``common`` is the owner of every plain entry that ``others``, ``groups`` and ``left`` do
-    not name. ``groups`` are the entries that need care. ``own`` is the owner of the folder itself,
-    if the run changes it and it needs no care; if it needs care, it is a group of its own, with the
-    name ".". ``left`` are the names that the run leaves alone. ``noted``
-    is how many names a look has put into these lists.
+    ``volume`` is the number of the volume in its run, ``parts`` the place of the folder in it.
+    ``common`` is the owner of every plain entry that ``others``, ``groups`` and ``left`` do not
+    name. ``groups`` are the entries that need care. ``own`` is the owner of the folder itself, if
+    the run changes it and it needs no care; if it needs care, it is a group of its own, with the
+    name ".". ``left`` are the names that the run leaves alone. ``noted`` is how many names a look
+    has put into these lists.
     """
 
     volume: int
-    parts: tuple[str, ...]
+    parts: Parts
     device: int
     inode: int
     own: Owner | None = None
@@ -81,17 +85,14 @@ class Writer:
         else:
             # No worker acted on a line that a kill cut short.
             self._file.truncate(whole_lines(path))
-        self._before: tuple[str, ...] = ()
+        self._before = TOP
 
     def write(self, folder: Folder) -> None:
         """Note one folder. It may still be in memory when this returns."""
-        same = takewhile(
-            lambda pair: pair[0] == pair[1], zip(self._before, folder.parts, strict=False)
-        )
-        kept = sum(1 for _ in same)
+        kept = folder.parts.shared(self._before)
         self._before = folder.parts
         line: dict[str, Any] = {
-            "p": [kept, *folder.parts[kept:]],
+            "p": [kept, *folder.parts.since(kept)],
             "i": [folder.volume, folder.device, folder.inode],
         }
         if folder.own:
@@ -104,7 +105,7 @@ class Writer:
             line["groups"] = [_packed(group) for group in folder.groups]
         if folder.left:
             line["left"] = folder.left
-        self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        self._file.write(_to_json(line).encode() + b"\n")
 
     def sync(self) -> None:
         """Write all notes to the disk, so that they survive a power cut."""
@@ -173,14 +174,19 @@ def read(log: str) -> Iterator[Folder]:
     return joined(_lines(log))
 
 
+def noted(log: str) -> Iterator[Folder]:
+    """The same, with the places of the folders alone, and one for each piece."""
+    return _lines(log, _place)
+
+
 def joined(pieces: Iterable[Folder]) -> Iterator[Folder]:
     """Join the pieces for the same folder that follow each other into one note."""
     last: Folder | None = None
     for piece in pieces:
-        same = last and (last.volume, last.parts, last.inode) == (
+        same = last and (last.volume, last.inode, last.parts) == (
             piece.volume,
-            piece.parts,
             piece.inode,
+            piece.parts,
         )
         # Only the first piece of a note has an owner, so this is a later note of the same folder.
         if last and same and not (piece.own or piece.common):
@@ -195,14 +201,19 @@ def joined(pieces: Iterable[Folder]) -> Iterator[Folder]:
         yield last
 
 
-def _lines(log: str) -> Iterator[Folder]:
-    parts: tuple[str, ...] = ()
+def _lines(
+    log: str, made: Callable[[dict[str, Any], Parts], Folder] | None = None
+) -> Iterator[Folder]:
+    parts = TOP
     with open(log, "rb", opener=files.no_symlink) as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 return
             try:
-                folder = _folder(json.loads(line), parts)
+                content, end = _from_json(text := line.decode())
+                if end != len(text) - 1:
+                    raise ValueError("there is more than one value")
+                folder = (made or _folder)(content, parts)
             except (
                 ValueError,
                 LookupError,
@@ -216,27 +227,28 @@ def _lines(log: str) -> Iterator[Folder]:
             yield folder
 
 
-def _folder(content: dict[str, Any], before: tuple[str, ...]) -> Folder:
+def _folder(content: dict[str, Any], before: Parts) -> Folder:
     """The folder of one line. Raises one of the errors that _lines catches if no run wrote it."""
-    kept, *more = content["p"]
-    volume, device, inode = map(integer, content["i"])
+    folder = _place(content, before)
+    folder.own = _owner(content.get("own"))
+    folder.common = _owner(content.get("common"))
     others = [
         (_owner(owner), list(map(_name, names))) for owner, names in content.get("others", ())
     ]
-    return Folder(
-        volume,
-        (*before[: integer(kept)], *map(_name, more)),
-        device,
-        inode,
-        own=_owner(content.get("own")),
-        common=_owner(content.get("common")),
-        others=[(owner, names) for owner, names in others if owner],
-        groups=[
-            *(_former(*fields) for fields in content.get("special", ())),
-            *(_unpacked(*fields) for fields in content.get("groups", ())),
-        ],
-        left=list(map(_name, content.get("left", ()))),
-    )
+    folder.others = [(owner, names) for owner, names in others if owner]
+    folder.groups = [
+        *(_former(*fields) for fields in content.get("special", ())),
+        *(_unpacked(*fields) for fields in content.get("groups", ())),
+    ]
+    folder.left = list(map(_name, content.get("left", ())))
+    return folder
+
+
+def _place(content: dict[str, Any], before: Parts) -> Folder:
+    """The folder of one line, without what was in it. Raises what ``_folder`` raises."""
+    kept, *more = content["p"]
+    volume, device, inode = map(integer, content["i"])
+    return Folder(volume, before.branch(integer(kept), map(_name, more)), device, inode)
 
 
 def integer(number: Any) -> int:  # noqa: ANN401 - what the JSON says
@@ -253,12 +265,6 @@ def _name(name: Any) -> str:  # noqa: ANN401 - what the JSON says
     return name
 
 
-def _id(number: Any) -> int:  # noqa: ANN401 - what the JSON says
-    if not 0 <= integer(number) < ID_LIMIT:
-        raise ValueError(f"{number} is not an id")
-    return int(number)
-
-
 def _links(number: Any) -> int:  # noqa: ANN401 - what the JSON says
     if not 0 <= integer(number) < 1 << 64:
         raise ValueError(f"{number} is not a link count")
@@ -266,9 +272,15 @@ def _links(number: Any) -> int:  # noqa: ANN401 - what the JSON says
 
 
 def _owner(content: list[int] | None) -> Owner | None:
-    if content is None:
-        return None
-    uid, gid = map(_id, content)
+    return None if content is None else _ids(*content)
+
+
+# A volume has few owners, and each folder names them again.
+@lru_cache(maxsize=1024, typed=True)
+def _ids(uid: Any, gid: Any) -> Owner:  # noqa: ANN401 - what the JSON says
+    for number in (uid, gid):
+        if not 0 <= integer(number) < ID_LIMIT:
+            raise ValueError(f"{number} is not an id")
     return uid, gid
 
 
@@ -318,7 +330,7 @@ def _form(mode: Any, uid: Any, gid: Any, raw: list[Any]) -> Form:  # noqa: ANN40
     if not 0 <= integer(mode) <= _MODES:
         raise ValueError(f"{mode} is not a mode")
     values = [bytes.fromhex(value) if value is not None else None for value in raw]
-    return Form((_id(uid), _id(gid)), integer(mode), *values)
+    return Form(_ids(uid, gid), mode, *values)
 
 
 def _proof(size: Any, digest: Any) -> Proof:  # noqa: ANN401 - what the JSON says

@@ -21,6 +21,7 @@ from usernsplan.volume import mounted, power, renew, special, syscalls, walk
 from usernsplan.volume.folder import IMMUTABLE, StepOptions, has_attributes, reason, step
 from usernsplan.volume.logs import Folder
 from usernsplan.volume.metadata import Named, capability_rootid, named
+from usernsplan.volume.parts import TOP
 from usernsplan.volume.passes import Leg, Pass
 from usernsplan.volume.seen import Lacking, Seen, kinds_of
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from usernsplan.volume.entries import Group, Special
+    from usernsplan.volume.parts import Parts
     from usernsplan.volume.targets import Owner
 
 # How many problems are kept: more than anybody reads, and the first already refuses the run.
@@ -62,21 +64,6 @@ def _unmapped_owner(owner: Owner) -> str:
     return f"the map lacks its owner {owner[0]}:{owner[1]}"
 
 
-def _top_of_device(volume: walk.OpenVolume, note: Folder) -> str:
-    """The path of the outermost folder on the file system of a noted one: above it, or itself."""
-    for length in range(len(note.parts)):
-        try:
-            above = walk.folder(volume, note.parts[:length])
-        except OSError:
-            continue
-        try:
-            if os.fstat(above).st_dev == note.device:
-                return volume.shown(note.parts[:length])
-        finally:
-            os.close(above)
-    return volume.shown(note.parts)
-
-
 class Looker:
     """Look at folders before a run changes anything."""
 
@@ -86,10 +73,13 @@ class Looker:
     def __init__(self, volumes: Sequence[walk.OpenVolume], pass_: Pass) -> None:
         self.found = Seen()
         self._volumes = volumes
+        self._walker = walk.Walker()
         self._pass = pass_
         self._rule = pass_.rule
         # The owner that replaces this one in the pass, or None; see Pass. A volume has few owners.
         self.wanted = cache(pass_.wanted)
+        # The owner before the run.
+        self._first = cache(lambda owner: pass_.first(owner) or owner)
         # The proofs by inode, so that the content of one with many names is read once.
         self._proofs: dict[tuple[int, int, int, int], renew.Proof | None] = {}
         moves = (self._rule.uids, self._rule.gids)
@@ -98,19 +88,23 @@ class Looker:
         self._moved = lru_cache(maxsize=_MOVED)(self._move)
         self._read_only: dict[int, bool] = {}
 
+    def folder(self, number: int, parts: Parts) -> int:
+        """Pin a folder of a volume; see Walker.folder."""
+        return self._walker.folder(self._volumes[number], parts)
+
     def look(
-        self, number: int, parts: tuple[str, ...], seen_before: int = 0, *, first: bool = True
+        self, number: int, parts: Parts, seen_before: int = 0, *, first: bool = True
     ) -> tuple[list[Folder], list[str], int]:
         """Look at one folder: its note in one or more pieces, its sub-folders, their seen_before.
 
-        ``number`` is the volume's, ``parts`` lead to the folder. ``first``: count the folder, which
+        ``number`` is the volume's, ``parts`` the place of the folder. ``first``: count the folder, which
         no look has counted yet. See step for ``seen_before``; it becomes 0 below a folder that
         changed after that time, because the folder may have been moved here with its content, and
         the times of the content do not show that.
         """
         volume = self._volumes[number]
         try:
-            pinned = walk.folder(volume, parts)
+            pinned = self.folder(number, parts)
         except OSError as error:
             if error.errno == errno.EXDEV:
                 self.found.skipped.append((volume.shown(parts), mounted.MOUNT))
@@ -178,9 +172,6 @@ class Looker:
         if first is None or self._rule.gids.lacks(first[1]):
             self.found.unmapped_gids[owner[1]] += entries
 
-    def _first(self, owner: Owner) -> Owner:
-        return self._pass.first(owner) or owner
-
     def _plain(
         self,
         volume: walk.OpenVolume,
@@ -242,8 +233,25 @@ class Looker:
         if note.device not in self._read_only:
             self._read_only[note.device] = syscalls.is_read_only(volume.only or ".")
             if self._read_only[note.device]:
-                self._fail(_top_of_device(volume, note), "it is read-only")
+                self._fail(self._top_of_device(volume, note), "it is read-only")
         return self._read_only[note.device]
+
+    def _top_of_device(self, volume: walk.OpenVolume, note: Folder) -> str:
+        """The path of the outermost folder on the file system of a noted one: above it, or itself."""
+        place = TOP
+        for name in note.parts:
+            try:
+                above = self.folder(note.volume, place)
+            except OSError:
+                pass
+            else:
+                try:
+                    if os.fstat(above).st_dev == note.device:
+                        break
+                finally:
+                    os.close(above)
+            place = place.below(name)
+        return volume.shown(place)
 
     def _room(self, notes: list[Folder], names: int = 1) -> Folder:
         """The piece of the note to add so many names to: a new one if the last is full."""

@@ -27,6 +27,7 @@ from usernsplan.layout import lies_in
 from usernsplan.values import NamedTuple, dataclass, field
 from usernsplan.volume import metadata, protected, spots, walk
 from usernsplan.volume.folder import StepOptions, has_attributes, reason, step
+from usernsplan.volume.parts import TOP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from usernsplan.host.standing import Standing
     from usernsplan.layout import Layout
     from usernsplan.volume.metadata import Named
+    from usernsplan.volume.parts import Parts
 
 _KINDS = {
     stat.S_IFREG: "file",
@@ -317,46 +319,50 @@ class _Search:
     left: walk.Mounts
 
     def hits(self) -> Iterator[Hit]:
-        # Folders that wait, as parts and names in them. Only the folders above the current one have
-        # an entry here, so the list stays small even for a large tree.
-        waiting: list[tuple[tuple[str, ...], list[str]]] = [((), [""])]
+        # Folders that wait, as the place above them and their names. Only the folders above the
+        # current one have an entry here, so the list stays small even for a large tree.
+        waiting: list[tuple[Parts, list[str]]] = [(TOP, [""])]
+        walker = walk.Walker()
         while waiting:
             above, names = waiting[-1]
             name = names.pop()
             if not names:
                 waiting.pop()
-            parts = (*above, name) if name else above
-            path = "/".join((self.shown, *parts))
+            parts = above.below(name) if name else above
             folders: list[str] = []
             try:
-                pinned = walk.folder(self.volume, parts)
+                pinned = walker.folder(self.volume, parts)
                 try:
                     if not parts:
-                        yield from self._carrying(path or "/", f"/proc/self/fd/{pinned}/.")
-                    yield from self._inside(parts, path, pinned, folders)
+                        yield from self._carrying(parts, "", f"/proc/self/fd/{pinned}/.")
+                    yield from self._inside(parts, pinned, folders)
                 finally:
                     os.close(pinned)
             except OSError as error:
                 if error.errno not in walk.GONE | {errno.EXDEV}:
-                    self.miss(Place(path or "/", reason(error)))
+                    self.miss(Place(self._path(parts), reason(error)))
             if folders:
                 waiting.append((parts, folders))
 
-    def _inside(
-        self, parts: tuple[str, ...], path: str, pinned: int, folders: list[str]
-    ) -> Iterator[Hit]:
+    def _path(self, parts: Parts, name: str = "") -> str:
+        """The path of an entry. That of a deep one is long, so it is made only where it is shown."""
+        return "/".join([self.shown, *parts, *([name] if name else [])]) or "/"
+
+    def _inside(self, parts: Parts, pinned: int, folders: list[str]) -> Iterator[Hit]:
         """The hits in one pinned folder. Its sub-folders are appended to ``folders``."""
         mounted = self.left.names.get(parts, frozenset())
         for names in walk.names(pinned, os.fstat(pinned).st_size):
             met = [name for name in names if name not in mounted] if mounted else names
             # step() changes into the folder. The caller of this generator must not run there.
             try:
-                hits = self._looked_at(pinned, met, path, folders)
+                hits = self._looked_at(pinned, met, parts, folders)
             finally:
                 os.fchdir(self.home)
             yield from hits
 
-    def _looked_at(self, pinned: int, names: list[str], path: str, folders: list[str]) -> list[Hit]:
+    def _looked_at(
+        self, pinned: int, names: list[str], parts: Parts, folders: list[str]
+    ) -> list[Hit]:
         """The hits among these entries of a folder. Entries without the ids cost only the step."""
         found = step(pinned, names, _SEARCH)
         folders += found.folders
@@ -365,24 +371,26 @@ class _Search:
         for owner, of_owner in found.plain.items():
             one = InodeIds(*owner)
             if roles := tuple(self.wanted.of(one)):
+                path = self._path(parts).rstrip("/")
                 hits += [Hit(f"{path}/{name}", one, roles) for name in of_owner]
 
         for name in found.care:
-            hits += self._carrying(f"{path}/{name}", name)
+            hits += self._carrying(parts, name, name)
 
         for name, why in found.reasons():
-            self.miss(Place(f"{path}/{name}", why))
+            self.miss(Place(self._path(parts, name), why))
         return hits
 
-    def _carrying(self, path: str, place: str) -> Iterator[Hit]:
+    def _carrying(self, parts: Parts, name: str, place: str) -> Iterator[Hit]:
+        """The hit of an entry that needs care, if it is one; ``place`` leads to it from here."""
         try:
             one = carried(place)
         except FileNotFoundError:
             return
         except InvalidValueError as error:
-            self.miss(Place(path, str(error).removeprefix(f"{place}: ")))
+            self.miss(Place(self._path(parts, name), str(error).removeprefix(f"{place}: ")))
         except OSError as error:
-            self.miss(Place(path, reason(error)))
+            self.miss(Place(self._path(parts, name), reason(error)))
         else:
             if roles := tuple(self.wanted.of(one)):
-                yield Hit(path, one, roles)
+                yield Hit(self._path(parts, name), one, roles)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from usernsplan.volume.entries import Special
     from usernsplan.volume.logs import Folder
+    from usernsplan.volume.parts import Parts
     from usernsplan.volume.passes import Form
     from usernsplan.volume.targets import Owner
 
@@ -107,7 +108,7 @@ class Lacking(NamedTuple):
     """
 
     volume: int
-    parts: tuple[str, ...]
+    parts: Parts
     name: str
     entry: Special
     whole: Form

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import io
 import mmap
 import os
 import pickle
@@ -22,6 +23,7 @@ from usernsplan.values import NamedTuple
 from usernsplan.volume import logs, walk
 from usernsplan.volume.carry import Forward, Rules
 from usernsplan.volume.look import Foreseeing, LateLooker, Looker, Naming
+from usernsplan.volume.parts import TOP, Parts
 
 if TYPE_CHECKING:
     import socket
@@ -40,10 +42,12 @@ _SIZE = struct.Struct("Q")
 USER_ERROR, BUG = "user error", "bug"
 
 # A folder: the number of its volume, and its parts.
-FolderPlace = tuple[int, tuple[str, ...]]
-# Folders that wait for a look: the number of their volume, the parts above them, their names, and
-# their seen_before (see step).
-Waiting = tuple[int, tuple[str, ...], list[str], int]
+FolderPlace = tuple[int, Parts]
+# A folder as the journal tells it from all others: the number of its volume, its device and inode.
+FolderKey = tuple[int, int, int]
+# Folders that wait for a look: the number of their volume, the place of the folder above them, their
+# names ("" for that folder), and their seen_before (see step).
+Waiting = tuple[int, Parts, list[str], int]
 
 
 class Look(NamedTuple):
@@ -187,7 +191,7 @@ def serve(line: Line, volumes: Sequence[walk.OpenVolume]) -> None:
 
 
 def _obey(line: Line, volumes: Sequence[walk.OpenVolume]) -> NoReturn:
-    again: list[FolderPlace] = []
+    again: set[FolderKey] = set()
     while True:
         order = receive(line.line)
         line.counted = 0
@@ -217,18 +221,23 @@ def _look(line: Line, volumes: Sequence[walk.OpenVolume], order: Look) -> Seen:
         looker = (Looker if order.log else Foreseeing)(volumes, order.pass_)
     writer = logs.Writer(order.log) if order.log else None
     while (stack := receive(line.line)) is not None:
-        before = looker.found.entries
+        before, looked = looker.found.entries, 0
         while stack and line.goes_on(looker.found.entries - before):
             before = looker.found.entries
-            if line.board.asked(line.number) and (given := _half(stack)):
+            # To send a place takes as long as it is deep. So do as much before: two workers who
+            # take a deep chain from each other, folder by folder, would never come to its end.
+            is_due = line.board.asked(line.number) and looked >= stack[0][1].depth
+            if is_due and (given := _half(stack)):
                 line.board.ask(line.number, share=False)
                 line.reply(given)
+                looked = 0
+            looked += 1
 
             number, above, names, seen_before = stack[-1]
             name = names.pop()
             if not names:
                 stack.pop()
-            parts = (*above, name) if name else above
+            parts = above.below(name) if name else above
             notes, folders, seen_before = looker.look(number, parts, seen_before)
             if writer:
                 for note in notes:
@@ -250,11 +259,14 @@ def _half(stack: list[Waiting]) -> list[Waiting]:
         half = names[: len(names) // 2]
         del names[: len(names) // 2]
         return [(number, above, half, seen_before)]
-    return [stack.pop(0)] if len(stack) > 1 else []
+    # Or half of what waits: in a deep tree each place may have one folder, and little in it.
+    half_of_all = stack[: len(stack) // 2]
+    del stack[: len(half_of_all)]
+    return half_of_all
 
 
 def _carry(
-    line: Line, volumes: Sequence[walk.OpenVolume], order: Carry, again: list[FolderPlace]
+    line: Line, volumes: Sequence[walk.OpenVolume], order: Carry, again: set[FolderKey]
 ) -> Done:
     carrier = order.rules.carrier(volumes, logs.Links(order.run) if order.run else None)
     before = 0
@@ -264,7 +276,7 @@ def _carry(
                 return carrier.done
             before = carrier.done.changed
             if (note.changes() or not note.parts) and not carrier.carry(note):
-                again.append((note.volume, note.parts))
+                again.add(_key(note))
     return carrier.done
 
 
@@ -294,7 +306,7 @@ def _prove(volumes: Sequence[walk.OpenVolume], order: Prove) -> Done:
 
 
 def _late(
-    line: Line, volumes: Sequence[walk.OpenVolume], order: Late, again: list[FolderPlace]
+    line: Line, volumes: Sequence[walk.OpenVolume], order: Late, again: set[FolderKey]
 ) -> Done:
     looker = LateLooker(volumes, order.rules.pass_, order.rules.outside)
     carrier = order.rules.carrier(volumes, logs.Links(order.run))
@@ -308,14 +320,14 @@ def _late(
             unseen.append((volumes[place[0]].shown(place[1]), reason_of(error)))
             return False
 
-    todo = dict.fromkeys([(number, ()) for number in range(len(volumes))] if order.deep else again)
+    todo: dict[FolderKey, FolderPlace] = {}
     for log in () if order.deep else order.logs:
-        for note in logs.read(log):
+        for note in logs.noted(log):
             place = (note.volume, note.parts)
-            if tells(partial(_touched, volumes, note, order.since), place):
-                todo[place] = None
+            if _key(note) in again or tells(partial(_touched, looker, note, order.since), place):
+                todo[_key(note)] = place
 
-    stack = list(todo)
+    stack = [(number, TOP) for number in range(len(volumes))] if order.deep else [*todo.values()]
     while stack and line.goes_on(0):
         number, parts = stack.pop()
         pieces, folders, _ = looker.look(number, parts, first=False)
@@ -325,12 +337,8 @@ def _late(
                 writer.write(note)
                 writer.sync()
                 carrier.carry(note)
-        below = [(number, (*parts, name)) for name in folders]
-        stack += [
-            at
-            for at in below
-            if order.deep or tells(partial(_is_new, volumes[number], at[1], looker), at)
-        ]
+        below = [(number, parts.below(name)) for name in folders]
+        stack += [at for at in below if order.deep or tells(partial(_is_new, looker, *at), at)]
     if writer:
         writer.close()
 
@@ -343,22 +351,26 @@ def _late(
     return done
 
 
-def _touched(volumes: Sequence[walk.OpenVolume], note: logs.Folder, since: int) -> bool:
+def _key(note: logs.Folder) -> FolderKey:
+    return note.volume, note.device, note.inode
+
+
+def _touched(looker: Looker, note: logs.Folder, since: int) -> bool:
     """Tell whether a folder gained or lost a name since then (ns), or another took its name."""
-    now = _seen(volumes[note.volume], note.parts)
+    now = _seen(looker, note.volume, note.parts)
     return now is not None and (now.st_mtime_ns >= since or now.st_ino != note.inode)
 
 
-def _is_new(volume: walk.OpenVolume, parts: tuple[str, ...], looker: Looker) -> bool:
+def _is_new(looker: Looker, number: int, parts: Parts) -> bool:
     """Tell whether the run has not changed a sub-folder yet: it lacks its new owner."""
-    now = _seen(volume, parts)
+    now = _seen(looker, number, parts)
     return now is not None and looker.wanted(now[4:6]) != now[4:6]
 
 
-def _seen(volume: walk.OpenVolume, parts: tuple[str, ...]) -> os.stat_result | None:
+def _seen(looker: Looker, number: int, parts: Parts) -> os.stat_result | None:
     """The fstat of a folder now; None if it is gone. Raises OSError if it cannot be opened."""
     try:
-        pinned = walk.folder(volume, parts)
+        pinned = looker.folder(number, parts)
     except OSError as error:
         if error.errno in walk.GONE | {errno.EXDEV}:
             return None
@@ -378,10 +390,26 @@ def _tops(volumes: Sequence[walk.OpenVolume], order: Tops) -> Done:
     return carrier.done
 
 
+class _Pickler(pickle.Pickler):
+    """Writes each place as the way to it from the one before, so that many deep ones stay short."""
+
+    _before = TOP
+
+    def reducer_override(self, one: object) -> Any:  # noqa: ANN401 - see pickle
+        if not isinstance(one, Parts):
+            return NotImplemented
+        if one is TOP:
+            return "TOP"
+        before, self._before = self._before, one
+        kept = one.shared(before)
+        return Parts.branch, (before, kept, one.since(kept))
+
+
 def send(line: socket.socket, message: object) -> None:
     """Send a message to the other end."""
-    raw = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-    line.sendall(_SIZE.pack(len(raw)) + raw)
+    raw = io.BytesIO()
+    _Pickler(raw, pickle.HIGHEST_PROTOCOL).dump(message)
+    line.sendall(_SIZE.pack(raw.tell()) + raw.getbuffer())
 
 
 def receive(line: socket.socket) -> Any:  # noqa: ANN401 - what the other side sent

@@ -20,12 +20,14 @@ import pytest
 
 from tests.command import missing, needs_root
 from tests.unit.xattrs import PLAIN, USER, acl, v2
+from usernsplan.ids import EVERY_ID, IdRange, IdSet
 from usernsplan.volume import compiled, syscalls
 from usernsplan.volume.folder import (
     BY_NAME,
     FolderListing,
     StepOptions,
     has_attributes,
+    packed,
     reason,
     step_in_python,
 )
@@ -55,6 +57,8 @@ LATER = 1 << 62
 # With a mask, which is the mode's middle digit then.
 ACL = acl(PLAIN[0], (USER, 4, 33), PLAIN[1], (0x10, 5, 0xFFFFFFFF), PLAIN[2])
 FIRST, OTHER = (4711, 4712), (5000, 5001)
+# The largest ids.
+TOP = (4_294_967_294, 4_294_967_294)
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ class Stepper:
     step: Step
 
     def look(self, *names: str, seen_before: int = 0, search: bool = False) -> FolderListing:
-        options = StepOptions(seen_before=seen_before, search=search)
+        every = packed(EVERY_ID)
+        options = StepOptions((), seen_before, search=search, uids=every, gids=every)
         return self.taken(names or sorted(os.listdir()), options)
 
     def give(
@@ -308,6 +313,28 @@ def test_a_search_looks_at_sub_folders_like_at_other_entries(one: Stepper) -> No
     assert one.look() == FolderListing(folders=["a", "b", "default-acl"], plain={FIRST: ["file"]})
 
 
+@needs_root
+def test_a_search_names_only_what_has_an_id_that_is_searched_for(one: Stepper) -> None:
+    owners = {"uid": (20, 1), "gid": (1, 49), "both": (10, 40), "neither": (40, 10)}
+    edges = {"below": (9, 1), "first": (10, 1), "last": (12, 1), "above": (13, 1), "top": TOP}
+    for name, of in (owners | edges).items():
+        make(name, of=of)
+    os.mkdir("folder")
+    os.setxattr("neither", ACL_ACCESS, ACL)
+    uids = IdSet((IdRange(10, 3), IdRange(20, 1), IdRange(TOP[0], 1)))
+
+    options = StepOptions(search=True, uids=packed(uids), gids=packed(IdSet((IdRange(40, 10),))))
+    assert one.taken(sorted(os.listdir()), options) == FolderListing(
+        folders=["folder"],
+        plain={TOP: ["top"]}
+        | {(owners | edges)[n]: [n] for n in ("uid", "gid", "both", "first", "last")},
+        care=["neither"],
+    )
+    assert one.taken(["uid", "folder"], StepOptions(search=True)) == FolderListing(
+        folders=["folder"]
+    )
+
+
 # Standing
 
 
@@ -411,6 +438,42 @@ def test_ids_have_32_bits(one: Stepper, pinning: int) -> None:
     assert owner("a") == large
     assert one.give(["a"], {large: FIRST}, pinning).plain == {large: ["a"]}
     assert owner("a") == FIRST
+
+
+@needs_root
+@each_pinning
+def test_an_acl_or_a_capability_needs_care_also_of_a_pinned_inode(
+    one: Stepper, pinning: int
+) -> None:
+    make("acl", "capable", "other", "none", of=FIRST)
+    os.setxattr("acl", ACL_ACCESS, ACL)
+    os.setxattr("capable", CAPABILITY, v2())
+    # More than the step has room for at first.
+    for number in range(40):
+        os.setxattr("other", f"trusted.usernsplan-{number:020}", b"x")
+    found = one.give(["acl", "capable", "none", "other"], {FIRST: OTHER}, pinning)
+    assert found == FolderListing(plain={FIRST: ["none", "other"]}, care=["acl", "capable"])
+
+
+@needs_root
+@each_pinning
+def test_what_changed_after_a_moment_needs_care_and_is_not_changed(
+    one: Stepper, pinning: int
+) -> None:
+    make("settled", of=FIRST)
+    moment = os.lstat("settled").st_ctime_ns
+    tick(moment)
+    make("later", "right", of=FIRST)
+    os.chown("right", *OTHER)
+    os.mkdir("folder")
+    options = StepOptions(((FIRST, OTHER),), pinning=pinning, until=moment)
+    assert one.taken(["later", "settled", "right", "folder"], options) == FolderListing(
+        folders=["folder"], plain={FIRST: ["settled"]}, care=["later", "right"]
+    )
+    assert [owner(name) for name in ("later", "settled")] == [FIRST, OTHER]
+    # A preview changes nothing, and finds the same.
+    assert one.taken(["later"], StepOptions(until=moment)).care == ["later"]
+    assert one.taken(["later"], StepOptions(until=os.lstat("later").st_ctime_ns)).care == []
 
 
 @needs_root

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from tests.each import each
 from usernsplan import IdMap, Mapping
 from usernsplan.volume import targets, walk
+from usernsplan.volume.forked import Board, Line, _Pickler, receive, send
 from usernsplan.volume.parts import TOP, Parts
 from usernsplan.volume.passes import Pass
-from usernsplan.volume.workers import Board, Line, Look, Waiting, _look, _Pickler, receive, send
+from usernsplan.volume.workers import Look, _look
 
 NAMES = st.lists(st.sampled_from("ab"), max_size=5)
 DEEP = 30_000
@@ -111,7 +112,7 @@ def test_a_deep_chain_does_not_go_to_and_fro_between_workers(tmp_path: Path) -> 
     )
     try:
         worker.start()
-        waiting: list[list[Waiting]] = [[(0, TOP, [""], 0)]]
+        waiting: list[list[walk.Waiting]] = [[(0, TOP, [""], 0)]]
         given = 0
         while waiting:
             send(ours, waiting.pop())

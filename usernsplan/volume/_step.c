@@ -29,7 +29,8 @@
 #define AT_EMPTY_PATH 0x1000
 #endif
 
-enum verdict { GONE, FOLDER, PLAIN, CARE, FAILED };
+/* UNNAMED: it is gone, or not searched for. */
+enum verdict { UNNAMED, FOLDER, PLAIN, CARE, FAILED };
 
 struct entry {
     const char *name;
@@ -43,12 +44,23 @@ struct owner {
     uint32_t uid, gid, new_uid, new_gid;
 };
 
+struct range {
+    uint32_t first, last;
+};
+
+struct ranges { /* ascending */
+    const struct range *at;
+    Py_ssize_t size; /* in bytes */
+};
+
 struct options {
     struct owner *owners;
     size_t owner_count;
     int64_t seen_before;
     int64_t pinning;
+    int64_t until;
     int search;
+    struct ranges uids, gids;
 };
 
 #define BY_NAME (-1)
@@ -160,6 +172,21 @@ changes(const struct owner *owner)
     return owner->new_uid != owner->uid || owner->new_gid != owner->gid;
 }
 
+static bool
+has(const struct ranges *ranges, uint32_t id)
+{
+    size_t low = 0, count = (size_t)ranges->size / sizeof *ranges->at, high = count;
+
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (ranges->at[middle].last < id)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < count && ranges->at[low].first <= id;
+}
+
 /* Look at one entry of the current folder, by its name or pinned, and give it its owner. */
 static enum verdict
 look(struct entry *entry, int pinned, const struct options *options)
@@ -174,18 +201,21 @@ look(struct entry *entry, int pinned, const struct options *options)
         if (!options->search)
             return FOLDER;
     }
-    if (!options->search && (seen.st_nlink != 1 || kind == S_IFCHR || kind == S_IFBLK))
+    if (!options->search && (nanoseconds(&seen) > options->until || seen.st_nlink != 1 ||
+                             kind == S_IFCHR || kind == S_IFBLK))
         return CARE;
     if (kind != S_IFLNK) {
         if (!options->search && seen.st_mode & (S_ISUID | S_ISGID))
             return CARE;
         if (nanoseconds(&seen) >= options->seen_before) {
-            int has = has_attributes(entry->name, pinned);
-            if (has)
-                return has < 0 ? FAILED : CARE;
+            int found = has_attributes(entry->name, pinned);
+            if (found)
+                return found < 0 ? FAILED : CARE;
         }
     }
 
+    if (options->search && !has(&options->uids, seen.st_uid) && !has(&options->gids, seen.st_gid))
+        return UNNAMED;
     entry->uid = seen.st_uid;
     entry->gid = seen.st_gid;
     const struct owner *owner = owner_of(options, seen.st_uid, seen.st_gid);
@@ -222,7 +252,7 @@ all(struct entry *entries, Py_ssize_t count, const struct options *options)
         if (entries[at].verdict == FAILED) {
             entries[at].error = errno ? errno : EIO;
             if (errno == ENOENT)
-                entries[at].verdict = GONE;
+                entries[at].verdict = UNNAMED;
         }
     }
 }
@@ -247,13 +277,15 @@ static int
 unpack(PyObject *tuple, struct options *options)
 {
     PyObject *owners;
-    long long seen_before, pinning;
+    long long seen_before, pinning, until;
 
-    if (!PyArg_ParseTuple(tuple, "O!LLp", &PyTuple_Type, &owners, &seen_before, &pinning,
-                          &options->search))
+    if (!PyArg_ParseTuple(tuple, "O!LLLpy#y#", &PyTuple_Type, &owners, &seen_before, &pinning,
+                          &until, &options->search, &options->uids.at, &options->uids.size,
+                          &options->gids.at, &options->gids.size))
         return -1;
     options->seen_before = seen_before;
     options->pinning = pinning;
+    options->until = until;
     Py_ssize_t count = PyTuple_Size(owners);
     options->owners = calloc(count ? count : 1, sizeof *options->owners);
     if (!options->owners) {

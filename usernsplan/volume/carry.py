@@ -19,6 +19,7 @@ from usernsplan.values import NamedTuple
 from usernsplan.volume import mounted, power, special, syscalls, walk
 from usernsplan.volume.folder import (
     BY_NAME,
+    LATEST,
     FolderListing,
     StepOptions,
     has_attributes,
@@ -91,6 +92,14 @@ class Rules(NamedTuple):
         if self.pass_.leg != Leg.BACK:
             return Forward(volumes, self, links)
         return Undo(volumes, self, links)
+
+
+class _Group(NamedTuple):
+    """Plain entries of a folder; ``first`` was their owner. ``listed``: the journal names them."""
+
+    first: Owner
+    names: list[str]
+    listed: bool
 
 
 def _options(rules: Rules, first: Owner, pinning: int) -> StepOptions:
@@ -182,6 +191,17 @@ class Carrier:
         Forward nothing is reported, because another look follows.
         """
 
+    def _changed(
+        self,
+        volume: walk.OpenVolume,  # noqa: ARG002 - undo names what it leaves
+        note: Folder,  # noqa: ARG002
+        pinned: int,
+        group: _Group,
+        pinning: int,
+    ) -> FolderListing:
+        """Change the plain entries of one owner; see step."""
+        return step(pinned, group.names, self._options(group.first, pinning))
+
     def _carry(self, volume: walk.OpenVolume, note: Folder, pinned: int) -> bool:
         seen = os.fstat(pinned)
         device = self._rules.devices.get(note.device, seen.st_dev)
@@ -194,11 +214,11 @@ class Carrier:
         pinning = BY_NAME if alone else volume.pinning
 
         as_noted = True
-        for first, names, _ in self._groups(volume, note, pinned, seen):
-            found = step(pinned, names, self._options(first, pinning))
-            as_noted &= self._is_as_noted(volume, note, found, first)
-        for group in note.groups:
-            as_noted &= group.is_folder or self._group(volume, note, group)
+        for group in self._groups(volume, note, pinned, seen):
+            found = self._changed(volume, note, pinned, group, pinning)
+            as_noted &= self._is_as_noted(volume, note, found, group.first)
+        for special_ones in note.groups:
+            as_noted &= special_ones.is_folder or self._group(volume, note, special_ones)
 
         if note.parts:
             return self.itself(note, pinned) and as_noted
@@ -214,10 +234,10 @@ class Carrier:
 
     def _groups(
         self, volume: walk.OpenVolume, note: Folder, pinned: int, seen: os.stat_result
-    ) -> Iterator[tuple[Owner, list[str], bool]]:
-        """The plain entries by their owner before the run; True if the journal names them."""
+    ) -> Iterator[_Group]:
+        """The plain entries by their owner before the run."""
         for first, names in note.others:
-            yield first, self._selected(volume, note, names), True
+            yield _Group(first, self._selected(volume, note, names), listed=True)
         if note.common is None:
             return
 
@@ -225,7 +245,7 @@ class Carrier:
         for batch in walk.names(pinned, seen.st_size, volume.only):
             names, _ = mounted.without(volume, note.parts, batch)
             names = [name for name in names if name not in listed] if listed else names
-            yield note.common, self._selected(volume, note, names), False
+            yield _Group(note.common, self._selected(volume, note, names), listed=False)
 
     def _is_as_noted(
         self,
@@ -424,16 +444,33 @@ class Forward(Carrier):
 class Undo(Carrier):
     """Undo a run where entries still are as it left them; the others fail, each with its reason."""
 
-    def _groups(
-        self, volume: walk.OpenVolume, note: Folder, pinned: int, seen: os.stat_result
-    ) -> Iterator[tuple[Owner, list[str], bool]]:
-        for first, names, listed in super()._groups(volume, note, pinned, seen):
-            yield first, self._unchanged(volume, note, names, first, listed=listed), listed
+    @property
+    def _settled(self) -> int:
+        """The time until which only this run can have changed an inode (ns)."""
+        return min(filter(None, (self._rules.end, self._rules.until)), default=LATEST)
 
-    def _unchanged(
-        self, volume: walk.OpenVolume, note: Folder, names: list[str], first: Owner, *, listed: bool
-    ) -> list[str]:
+    def _changed(
+        self, volume: walk.OpenVolume, note: Folder, pinned: int, group: _Group, pinning: int
+    ) -> FolderListing:
+        """Change what is as the run left it: what nobody changed since, and what proves harmless."""
+        olds, new = self._owners(group.first)
+        options = self._options(group.first, pinning)
+        found = step(pinned, group.names, options._replace(until=self._settled))
+
+        plain = {owner: found.plain[owner] for owner in {*olds, new} & found.plain.keys()}
+        known = {*found.folders, *(name for name, _ in found.failures), *chain(*plain.values())}
+        failures = found.failures
+        if doubted := [name for name in group.names if name not in known]:
+            kept = self._unchanged(volume, note, group._replace(names=doubted))
+            again = step(pinned, kept, options)
+            for owner, names in again.plain.items():
+                plain[owner] = plain.get(owner, []) + names
+            failures = failures + again.failures
+        return FolderListing(plain=plain, failures=failures)
+
+    def _unchanged(self, volume: walk.OpenVolume, note: Folder, group: _Group) -> list[str]:
         """The names whose inodes the run met and that still have the owner that it gave them."""
+        (first, names, listed) = group
         olds, new = self._owners(first)
         until = self._rules.until or self._rules.end
         kept = []

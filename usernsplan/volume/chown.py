@@ -30,11 +30,12 @@ from usernsplan.volume import (
 )
 from usernsplan.volume.carry import Rules
 from usernsplan.volume.crew import Crew
+from usernsplan.volume.forked import MOST, default_jobs
 from usernsplan.volume.method import NotTakenError
 from usernsplan.volume.passes import Leg
 from usernsplan.volume.seen import Done, Lacking, merged
 from usernsplan.volume.state import LOOKING, RunState
-from usernsplan.volume.workers import MOST, Carry, Late, Look, Prove, Tops
+from usernsplan.volume.workers import Carry, Late, Look, Prove, Tops
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -54,7 +55,7 @@ def at_work(job: Job) -> Iterator[Chown]:
     """The method with its workers. While they run, a signal stops them between two folders."""
     if job.jobs is not None and not 1 <= job.jobs <= MOST:
         raise InvalidValueError(f"--jobs {job.jobs}: expected 1 to {MOST}")
-    workers = job.jobs or min(len(os.sched_getaffinity(0)), MOST)
+    workers = job.jobs or default_jobs()
     crew = Crew(job.volumes, workers, job.watch.tick)
     before = {name: signal.getsignal(name) for name in _INTERRUPTS}
     try:

@@ -37,6 +37,10 @@ _LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "f2fs"})
 # The errors for a folder that was moved, removed or exchanged after its name was read.
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
+# Folders that wait for a look: the number of their volume, the place of the folder above them, their
+# names ("" for that folder), and their seen_before (see step).
+Waiting = tuple[int, Parts, list[str], int]
+
 
 class Mounts(NamedTuple):
     """The mount points below a volume: by the parts of a folder, their names in that folder."""
@@ -368,3 +372,28 @@ def names(of: int, size: int, only: str = "") -> Iterator[list[str]]:
     with os.scandir(of) as entries:
         while batch := [entry.name for entry in islice(entries, _BATCH)]:
             yield batch
+
+
+def taken(stack: list[Waiting]) -> tuple[int, Parts, int]:
+    """Take the next folder that waits: the number of its volume, its place, its seen_before."""
+    number, above, names, seen_before = stack[-1]
+    name = names.pop()
+    if not names:
+        stack.pop()
+    return number, above.below(name) if name else above, seen_before
+
+
+def half(stack: list[Waiting]) -> list[Waiting]:
+    """Remove half of the folders nearest to the top and return them; the most work in one step.
+
+    They are those that would be taken last.
+    """
+    number, above, names, seen_before = stack[0]
+    if len(names) > 1:
+        half = names[: len(names) // 2]
+        del names[: len(names) // 2]
+        return [(number, above, half, seen_before)]
+    # Or half of what waits: in a deep tree each place may have one folder, and little in it.
+    half_of_all = stack[: len(stack) // 2]
+    del stack[: len(half_of_all)]
+    return half_of_all

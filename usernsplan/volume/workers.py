@@ -1,22 +1,15 @@
 """A worker process: it takes orders from its parent and carries each out until the parent stops it.
 
-Orders and answers are values that are sent through a socket. The parent's side is in ``crew``.
+The parent's side is in ``crew``; how they talk, in ``forked``.
 """
 
 from __future__ import annotations
 
 import errno
-import gc
-import io
-import mmap
 import os
-import pickle
-import signal
-import struct
-from contextlib import suppress
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from usernsplan.errors import UsernsplanError, reason_of
 from usernsplan.values import NamedTuple
@@ -26,28 +19,16 @@ from usernsplan.volume.look import Foreseeing, LateLooker, Looker, Naming
 from usernsplan.volume.parts import TOP, Parts
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Sequence
 
+    from usernsplan.volume.forked import Line
     from usernsplan.volume.passes import Pass
     from usernsplan.volume.seen import Done, Seen
-
-# The largest number of workers.
-MOST = 64
-# Offsets in the shared page: a byte that stops all workers, then for each worker a byte that asks
-# it to share its work, and a counter of entries.
-_STOP, _SHARE, _COUNTERS = 0, 1, 512
-_SIZE = struct.Struct("Q")
-# The kinds of error with which a worker ends: one to show to the user, or a bug of ours.
-USER_ERROR, BUG = "user error", "bug"
 
 # A folder: the number of its volume, and its parts.
 FolderPlace = tuple[int, Parts]
 # A folder as the journal tells it from all others: the number of its volume, its device and inode.
 FolderKey = tuple[int, int, int]
-# Folders that wait for a look: the number of their volume, the place of the folder above them, their
-# names ("" for that folder), and their seen_before (see step).
-Waiting = tuple[int, Parts, list[str], int]
 
 
 class Look(NamedTuple):
@@ -108,92 +89,24 @@ class Tops(NamedTuple):
     run: str | None
 
 
-class Board:
-    """The page of memory that the parent and its workers share."""
-
-    def __init__(self) -> None:
-        self._page = mmap.mmap(-1, mmap.PAGESIZE)
-
-    @property
-    def stopped(self) -> bool:
-        """Tell whether all workers stop at their next folder."""
-        return self._page[_STOP] != 0
-
-    def stop(self) -> None:
-        """Ask all workers to stop; safe in a signal handler."""
-        self._page[_STOP] = 1
-
-    def asked(self, worker: int) -> bool:
-        """Tell whether the parent asks this worker to share its work."""
-        return self._page[_SHARE + worker] != 0
-
-    def ask(self, worker: int, *, share: bool) -> None:
-        """Ask a worker to share its work, or withdraw that."""
-        self._page[_SHARE + worker] = share
-
-    def count(self, worker: int, entries: int) -> None:
-        """Note how many entries of the current order a worker has done."""
-        _SIZE.pack_into(self._page, _COUNTERS + _SIZE.size * worker, entries)
-
-    def counted(self) -> int:
-        """How many entries of the current order all workers have done."""
-        return sum(
-            _SIZE.unpack_from(self._page, _COUNTERS + _SIZE.size * worker)[0]
-            for worker in range(MOST)
-        )
-
-    def clear(self) -> None:
-        """Set all counters to zero."""
-        for worker in range(MOST):
-            self.count(worker, 0)
-
-
-class Line:
-    """A worker's end of the socket to its parent."""
-
-    def __init__(self, line: socket.socket, number: int, board: Board) -> None:
-        self.line, self.number, self.board = line, number, board
-        self._parent = os.getppid()
-        self.counted = 0
-
-    def goes_on(self, entries: int) -> bool:
-        """Add these entries to the worker's count; tell whether to go on."""
-        self.counted += entries
-        self.board.count(self.number, self.counted)
-        # A worker whose parent is gone stops, because the next run may begin at any moment.
-        return not self.board.stopped and os.getppid() == self._parent
-
-    def reply(self, message: object) -> None:
-        """Answer the parent."""
-        send(self.line, ("", message))
-
-
-def serve(line: Line, volumes: Sequence[walk.OpenVolume]) -> None:
-    """Carry out the parent's orders until it closes the socket. Never returns."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    gc.disable()
+def obey(line: Line, volumes: Sequence[walk.OpenVolume]) -> NoReturn:
+    """Carry out the parent's orders. Raises what Line.serve handles."""
     try:
         _obey(line, volumes)
-    except (EOFError, ConnectionError):
-        os._exit(0)
-    except UsernsplanError as error:
-        _report(line, USER_ERROR, (str(error), error.hint, error.exit_status))
+    except ConnectionError:
+        raise
     except OSError as error:
         # The errors of entries are caught where they happen, so this one is the journal's.
-        text = f"the journal of the run: {reason_of(error)}"
-        _report(line, USER_ERROR, (text, "make room, and run the same command again", 1))
-    except BaseException:  # noqa: BLE001 - the parent shows it
-        import traceback  # noqa: PLC0415 - only for a bug
-
-        _report(line, BUG, traceback.format_exc())
-    os._exit(1)
+        raise UsernsplanError(
+            f"the journal of the run: {reason_of(error)}",
+            hint="make room, and run the same command again",
+        ) from error
 
 
 def _obey(line: Line, volumes: Sequence[walk.OpenVolume]) -> NoReturn:
     again: set[FolderKey] = set()
     while True:
-        order = receive(line.line)
+        order = line.receive()
         line.counted = 0
         match order:
             case Look():
@@ -209,35 +122,19 @@ def _obey(line: Line, volumes: Sequence[walk.OpenVolume]) -> NoReturn:
                 line.reply(_tops(volumes, order))
 
 
-def _report(line: Line, kind: str, message: object) -> None:
-    with suppress(OSError):  # the parent is gone: nobody reads it
-        send(line.line, (kind, message))
-
-
 def _look(line: Line, volumes: Sequence[walk.OpenVolume], order: Look) -> Seen:
     if order.outside:
         looker: Looker = Naming(volumes, order.pass_, order.outside)
     else:
         looker = (Looker if order.log else Foreseeing)(volumes, order.pass_)
     writer = logs.Writer(order.log) if order.log else None
-    while (stack := receive(line.line)) is not None:
-        before, looked = looker.found.entries, 0
+    while (stack := line.receive()) is not None:
+        before = looker.found.entries
         while stack and line.goes_on(looker.found.entries - before):
             before = looker.found.entries
-            # To send a place takes as long as it is deep. So do as much before: two workers who
-            # take a deep chain from each other, folder by folder, would never come to its end.
-            is_due = line.board.asked(line.number) and looked >= stack[0][1].depth
-            if is_due and (given := _half(stack)):
-                line.board.ask(line.number, share=False)
+            if given := line.given(stack):
                 line.reply(given)
-                looked = 0
-            looked += 1
-
-            number, above, names, seen_before = stack[-1]
-            name = names.pop()
-            if not names:
-                stack.pop()
-            parts = above.below(name) if name else above
+            number, parts, seen_before = walk.taken(stack)
             notes, folders, seen_before = looker.look(number, parts, seen_before)
             if writer:
                 for note in notes:
@@ -250,19 +147,6 @@ def _look(line: Line, volumes: Sequence[walk.OpenVolume], order: Look) -> Seen:
         writer.sync()
         writer.close()
     return looker.found
-
-
-def _half(stack: list[Waiting]) -> list[Waiting]:
-    """Remove half of the folders nearest to the top and return them; the most work in one step."""
-    number, above, names, seen_before = stack[0]
-    if len(names) > 1:
-        half = names[: len(names) // 2]
-        del names[: len(names) // 2]
-        return [(number, above, half, seen_before)]
-    # Or half of what waits: in a deep tree each place may have one folder, and little in it.
-    half_of_all = stack[: len(stack) // 2]
-    del stack[: len(half_of_all)]
-    return half_of_all
 
 
 def _carry(
@@ -388,41 +272,3 @@ def _tops(volumes: Sequence[walk.OpenVolume], order: Tops) -> Done:
         os.fchdir(top)
         carrier.itself(note, top)
     return carrier.done
-
-
-class _Pickler(pickle.Pickler):
-    """Writes each place as the way to it from the one before, so that many deep ones stay short."""
-
-    _before = TOP
-
-    def reducer_override(self, one: object) -> Any:  # noqa: ANN401 - see pickle
-        if not isinstance(one, Parts):
-            return NotImplemented
-        if one is TOP:
-            return "TOP"
-        before, self._before = self._before, one
-        kept = one.shared(before)
-        return Parts.branch, (before, kept, one.since(kept))
-
-
-def send(line: socket.socket, message: object) -> None:
-    """Send a message to the other end."""
-    raw = io.BytesIO()
-    _Pickler(raw, pickle.HIGHEST_PROTOCOL).dump(message)
-    line.sendall(_SIZE.pack(raw.tell()) + raw.getbuffer())
-
-
-def receive(line: socket.socket) -> Any:  # noqa: ANN401 - what the other side sent
-    """Wait for a message. Raises EOFError or ConnectionError if the other end is gone."""
-    [size] = _SIZE.unpack(_exactly(line, _SIZE.size))
-    return pickle.loads(_exactly(line, size))  # noqa: S301 - from our own child or parent
-
-
-def _exactly(line: socket.socket, size: int) -> bytes:
-    got = bytearray()
-    while len(got) < size:
-        piece = line.recv(min(size - len(got), 1 << 20))
-        if not piece:
-            raise EOFError
-        got += piece
-    return bytes(got)

@@ -147,13 +147,13 @@ def test_of_what_has_power_and_changes_the_content_is_proved_and_of_nothing_else
     os.link(f"{volume.path}/b", f"{volume.path}/again")
     looker = Looker([volume], THERE)
     [note] = looker.look(0, TOP)
-    proofs = {entry.name: entry.proof for entry in note.special}
+    proofs = {entry.name: entry.proof for group in note.groups for entry in group.entries()}
     proof = proofs.pop("a")
     assert proof is not None
     assert proof.size == 1
     assert proofs == {"b": None, "again": None}
     [preview] = Foreseeing([volume], THERE).look(0, TOP)
-    assert {entry.proof for entry in preview.special} == {None}
+    assert not any(group.proofs for group in preview.groups)
     # Whether it would lose power, is known only when the host's ids are.
     assert [(one.name, one.left.mode & 0o7777) for one in looker.found.lacking] == [("a", 0o755)]
 

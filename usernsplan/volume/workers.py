@@ -15,7 +15,7 @@ from usernsplan.errors import UsernsplanError, reason_of
 from usernsplan.values import NamedTuple
 from usernsplan.volume import logs, walk
 from usernsplan.volume.carry import Forward, Rules
-from usernsplan.volume.look import Foreseeing, LateLooker, Looker
+from usernsplan.volume.look import Foreseeing, LateLooker, Looker, Naming
 from usernsplan.volume.parts import TOP, Parts
 
 if TYPE_CHECKING:
@@ -35,13 +35,14 @@ class Look(NamedTuple):
     """The order to look at folders.
 
     ``log`` is the file to note them in; None for a look that nothing follows. ``threads``: see
-    step.
+    step. ``outside``: look only for the names of these linked inodes, see Naming.
     """
 
     pass_: Pass
     seen_before: int
     log: str | None
     threads: int = 1
+    outside: frozenset[tuple[int, int]] = frozenset()
 
 
 class Carry(NamedTuple):
@@ -123,8 +124,11 @@ def _obey(line: Line, volumes: Sequence[walk.OpenVolume]) -> NoReturn:
 
 
 def _look(line: Line, volumes: Sequence[walk.OpenVolume], order: Look) -> Seen:
-    kind = Looker if order.log else Foreseeing
-    looker = kind(volumes, order.pass_, order.threads)
+    if order.outside:
+        looker: Looker = Naming(volumes, order.pass_, order.outside)
+    else:
+        kind = Looker if order.log else Foreseeing
+        looker = kind(volumes, order.pass_, order.threads)
     writer = logs.Writer(order.log) if order.log else None
     while (stack := line.receive()) is not None:
         before = looker.found.entries

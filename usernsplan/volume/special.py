@@ -174,7 +174,7 @@ def carried(group: Group, change: Change, pinning: int, *, preview: bool = False
     new, owner = change.new, change.new.owner
     owners = dict.fromkeys((*change.olds, owner), owner)
     # The options of a step, of which only these two matter here.
-    options = (tuple(owners.items()), 0, pinning, 0, False, b"", b"")
+    options = (tuple(owners.items()), 0, pinning, 0, False, b"", b"", 1)
     acls = [(form.acl, form.default_acl) for form in (change.old, new)]
     found: list[int] = []
     for piece in group.pieces(_BATCH):

@@ -227,7 +227,7 @@ def _split(raw: bytes) -> list[bytes]:
 
 def _line(number: int, raw: bytes) -> Line:
     match = _GRANT.fullmatch(raw)
-    if match and len(raw.rstrip(b"\n")) < LINE_LIMIT:
+    if match and len(raw) - raw.endswith(b"\n") < LINE_LIMIT:
         start, count = int(match[2]), int(match[3])
         try:  # not suppress: this runs for every line of every file
             owner = match[1].decode()

@@ -22,6 +22,7 @@ from usernsplan.host import files, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import BinaryIO
 
     from usernsplan.layout import Layout
 
@@ -31,6 +32,8 @@ _ROOM = 131072
 # Seconds to wait for another reader or writer of the file. Those who write the host's files have
 # already waited for the subid locks.
 _PATIENCE = 15
+# As many bytes of the file are compared at once.
+_PIECE = 65536
 # The files that SQLite makes beside a file that it changes. If one is left, the ledger file without
 # it is half a ledger.
 _BESIDE = ("-journal", "-wal")
@@ -255,9 +258,21 @@ class LedgerFile:
                 lambda: fcntl.lockf(file, shared, _SHARED_COUNT, _SHARED_FIRST),
                 lambda: os.fstat(file.fileno()),
             )
-            raw = file.read()
+            raw = self._read(file)
             found = {suffix: files.read(self._layout, self._path + suffix) for suffix in _BESIDE}
             return raw, {suffix: content for suffix, content in found.items() if content}
+
+    def _read(self, file: BinaryIO) -> bytes:
+        """The bytes of the file. While they are those that are held, nothing is copied."""
+        known = self._held[0] if self._held else b""
+        if not known:
+            return file.read()
+        same = 0
+        while piece := file.read(_PIECE):
+            if not known.startswith(piece, same):
+                return known[:same] + piece + file.read()
+            same += len(piece)
+        return known[:same]
 
     def _replace(self, db: sqlite3.Connection) -> bytes:
         """Replace the file with this copy; returns its bytes."""

@@ -32,6 +32,9 @@ _ROOM = 131072
 # Seconds to wait for another reader or writer of the file. Those who write the host's files have
 # already waited for the subid locks.
 _PATIENCE = 15
+# A larger file is loaded each time: two copies of a ledger of 100,000 would take 140 MB. One of
+# 10,000 has 7 MB.
+_MOST_HELD = 1 << 24
 # As many bytes of the file are compared at once.
 _PIECE = 65536
 # The files that SQLite makes beside a file that it changes. If one is left, the ledger file without
@@ -210,7 +213,8 @@ class LedgerFile:
             yield db
             # What is changed in the copy is lost.
             db.rollback()
-            self._held = None if beside else (raw, db)
+            if not beside:
+                self._hold(raw, db)
 
     @contextmanager
     def _replacing(self) -> Iterator[sqlite3.Connection]:
@@ -228,7 +232,11 @@ class LedgerFile:
                 if raw is None:
                     self._create(db)
                 yield db
-                self._held = (self._replace(db), db)
+                self._hold(self._replace(db), db)
+
+    def _hold(self, raw: bytes, db: sqlite3.Connection) -> None:
+        if len(raw) <= _MOST_HELD:
+            self._held = (raw, db)
 
     @contextmanager
     def _copy(self, raw: bytes, beside: dict[str, bytes]) -> Iterator[sqlite3.Connection]:

@@ -259,6 +259,14 @@ class IdSet:
         return f"IdSet({', '.join(map(str, self))})"
 
 
+def read_id(text: str) -> int | None:
+    """A decimal id from 0 to 4294967294; None for other text, also for a leading 0 (octal)."""
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(ID_LIMIT))):
+        return None
+    number = int(text)
+    return number if number < ID_LIMIT and str(number) == text else None
+
+
 def _merged(spans: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     """Sort, drop the empty, and join what touches."""
     merged: list[tuple[int, int]] = []

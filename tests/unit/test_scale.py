@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 
     from usernsplan.model import HostState
 
+KEYS = st.text() | st.integers() | st.booleans() | st.none()
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner, inner),
+    lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner) | st.tuples(inner, inner),
     max_leaves=20,
 )
 

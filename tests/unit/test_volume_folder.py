@@ -20,12 +20,14 @@ import pytest
 
 from tests.command import missing, needs_root
 from tests.unit.xattrs import PLAIN, USER, acl, v2
+from usernsplan.ids import EVERY_ID, IdRange, IdSet
 from usernsplan.volume import compiled, syscalls
 from usernsplan.volume.folder import (
     BY_NAME,
     FolderListing,
     StepOptions,
     has_attributes,
+    packed,
     reason,
     step_in_python,
 )
@@ -55,6 +57,8 @@ LATER = 1 << 62
 # With a mask, which is the mode's middle digit then.
 ACL = acl(PLAIN[0], (USER, 4, 33), PLAIN[1], (0x10, 5, 0xFFFFFFFF), PLAIN[2])
 FIRST, OTHER = (4711, 4712), (5000, 5001)
+# The largest ids.
+TOP = (4_294_967_294, 4_294_967_294)
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,13 @@ class Stepper:
 
     step: Step
 
-    def look(self, *names: str, seen_before: int = 0, search: bool = False) -> FolderListing:
-        options = StepOptions(seen_before=seen_before, search=search)
+    def look(
+        self, *names: str, seen_before: int = 0, search: bool = False, threads: int = 1
+    ) -> FolderListing:
+        every = packed(EVERY_ID)
+        options = StepOptions(
+            (), seen_before, search=search, uids=every, gids=every, threads=threads
+        )
         return self.taken(names or sorted(os.listdir()), options)
 
     def give(
@@ -308,6 +317,28 @@ def test_a_search_looks_at_sub_folders_like_at_other_entries(one: Stepper) -> No
     assert one.look() == FolderListing(folders=["a", "b", "default-acl"], plain={FIRST: ["file"]})
 
 
+@needs_root
+def test_a_search_names_only_what_has_an_id_that_is_searched_for(one: Stepper) -> None:
+    owners = {"uid": (20, 1), "gid": (1, 49), "both": (10, 40), "neither": (40, 10)}
+    edges = {"below": (9, 1), "first": (10, 1), "last": (12, 1), "above": (13, 1), "top": TOP}
+    for name, of in (owners | edges).items():
+        make(name, of=of)
+    os.mkdir("folder")
+    os.setxattr("neither", ACL_ACCESS, ACL)
+    uids = IdSet((IdRange(10, 3), IdRange(20, 1), IdRange(TOP[0], 1)))
+
+    options = StepOptions(search=True, uids=packed(uids), gids=packed(IdSet((IdRange(40, 10),))))
+    assert one.taken(sorted(os.listdir()), options) == FolderListing(
+        folders=["folder"],
+        plain={TOP: ["top"]}
+        | {(owners | edges)[n]: [n] for n in ("uid", "gid", "both", "first", "last")},
+        care=["neither"],
+    )
+    assert one.taken(["uid", "folder"], StepOptions(search=True)) == FolderListing(
+        folders=["folder"]
+    )
+
+
 # Standing
 
 
@@ -414,6 +445,42 @@ def test_ids_have_32_bits(one: Stepper, pinning: int) -> None:
 
 
 @needs_root
+@each_pinning
+def test_an_acl_or_a_capability_needs_care_also_of_a_pinned_inode(
+    one: Stepper, pinning: int
+) -> None:
+    make("acl", "capable", "other", "none", of=FIRST)
+    os.setxattr("acl", ACL_ACCESS, ACL)
+    os.setxattr("capable", CAPABILITY, v2())
+    # More than the step has room for at first.
+    for number in range(40):
+        os.setxattr("other", f"trusted.usernsplan-{number:020}", b"x")
+    found = one.give(["acl", "capable", "none", "other"], {FIRST: OTHER}, pinning)
+    assert found == FolderListing(plain={FIRST: ["none", "other"]}, care=["acl", "capable"])
+
+
+@needs_root
+@each_pinning
+def test_what_changed_after_a_moment_needs_care_and_is_not_changed(
+    one: Stepper, pinning: int
+) -> None:
+    make("settled", of=FIRST)
+    moment = os.lstat("settled").st_ctime_ns
+    tick(moment)
+    make("later", "right", of=FIRST)
+    os.chown("right", *OTHER)
+    os.mkdir("folder")
+    options = StepOptions(((FIRST, OTHER),), pinning=pinning, until=moment)
+    assert one.taken(["later", "settled", "right", "folder"], options) == FolderListing(
+        folders=["folder"], plain={FIRST: ["settled"]}, care=["later", "right"]
+    )
+    assert [owner(name) for name in ("later", "settled")] == [FIRST, OTHER]
+    # A preview changes nothing, and finds the same.
+    assert one.taken(["later"], StepOptions(until=moment)).care == ["later"]
+    assert one.taken(["later"], StepOptions(until=os.lstat("later").st_ctime_ns)).care == []
+
+
+@needs_root
 def test_what_cannot_be_pinned_is_a_failure_and_the_rest_is_done(one: Stepper) -> None:
     make("a", "c", of=FIRST)
     found = one.give(["a", "gone", "c"], {FIRST: OTHER}, NO_SUCH_RULE)
@@ -475,8 +542,30 @@ def test_whoever_exchanges_names_meanwhile_gets_nothing_of_others(
     assert os.listdir("/proc/self/fd") == descriptors
 
 
-@pytest.mark.parametrize("search", [False, True])
-def test_a_signals_handler_may_stop_it(one: Stepper, search: bool) -> None:
+@needs_root
+@each_pinning
+def test_threads_share_many_names_and_the_lists_keep_the_order(one: Stepper, pinning: int) -> None:
+    names = [f"{number:04}" for number in range(3500)]
+    folders, care, gone = names[3::7], names[5::7], names[6::7]
+    for name in folders:
+        os.mkdir(name)
+    make(*care, of=FIRST)
+    for name in care:
+        os.chmod(name, 0o4700)
+    plain = [name for name in names if not {name} & {*folders, *care, *gone}]
+    make(*plain[::2], of=FIRST)
+    make(*plain[1::2], of=OTHER)
+
+    options = StepOptions(((FIRST, OTHER),), pinning=pinning, threads=3)
+    found = one.taken(names, options)
+    assert (found.folders, found.care, found.failures) == (folders, care, [])
+    assert found.plain == {FIRST: plain[::2], OTHER: plain[1::2]}
+    assert {owner(name) for name in plain} == {OTHER}
+    assert {owner(name) for name in care} == {FIRST}
+
+
+@pytest.mark.parametrize(("search", "threads"), [(False, 1), (True, 1), (False, 3)])
+def test_a_signals_handler_may_stop_it(one: Stepper, search: bool, threads: int) -> None:
     make("a")
 
     class StoppedError(Exception):
@@ -489,7 +578,7 @@ def test_a_signals_handler_may_stop_it(one: Stepper, search: bool) -> None:
     signal.setitimer(signal.ITIMER_VIRTUAL, 0.02)
     try:
         with pytest.raises(StoppedError):
-            one.look(*["a"] * 1_000_000, search=search)
+            one.look(*["a"] * 1_000_000, search=search, threads=threads)
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)

@@ -25,6 +25,7 @@ from usernsplan.layout import RUNS, Layout
 from usernsplan.volume import journal, targets
 from usernsplan.volume.journal import begin, is_at_work, resume, run, runs
 from usernsplan.volume.logs import Folder, Links, Writer, read
+from usernsplan.volume.parts import TOP, Parts
 from usernsplan.volume.passes import Leg, Pass
 from usernsplan.volume.state import CHANGING, DONE, LOOKING, UNDONE, NotedVolume, RunState
 
@@ -387,14 +388,14 @@ def write(path: Path, *folders: Folder) -> None:
 
 def test_a_chain_of_folders_takes_little_room(tmp_path: Path) -> None:
     depth = 2000
-    write(tmp_path / "log", *(Folder(0, ("d" * 100,) * n, 1, n) for n in range(depth)))
+    write(tmp_path / "log", *(Folder(0, Parts.of(["d" * 100] * n), 1, n) for n in range(depth)))
     assert (tmp_path / "log").stat().st_size < depth * 200
     found = list(read(str(tmp_path / "log")))
-    assert [folder.parts for folder in found] == [("d" * 100,) * n for n in range(depth)]
+    assert [[*folder.parts] for folder in found] == [["d" * 100] * n for n in range(depth)]
 
 
 def test_a_folder_whose_entries_all_had_one_owner_is_one_short_line(tmp_path: Path) -> None:
-    write(tmp_path / "log", Folder(0, ("web",), 64768, 1234567, own=(0, 0), common=(0, 0)))
+    write(tmp_path / "log", Folder(0, TOP.below("web"), 64768, 1234567, own=(0, 0), common=(0, 0)))
     raw = (tmp_path / "log").read_bytes()
     assert raw.count(b"\n") == 1
     assert len(raw) < 100
@@ -402,10 +403,10 @@ def test_a_folder_whose_entries_all_had_one_owner_is_one_short_line(tmp_path: Pa
 
 def test_the_same_name_in_two_trees_or_of_another_inode_is_another_folder(tmp_path: Path) -> None:
     folders = [
-        Folder(0, ("a",), 1, 5),
-        Folder(1, ("a",), 1, 5),
-        Folder(1, ("a",), 1, 6),
-        Folder(1, (), 1, 6),
+        Folder(0, TOP.below("a"), 1, 5),
+        Folder(1, TOP.below("a"), 1, 5),
+        Folder(1, TOP.below("a"), 1, 6),
+        Folder(1, TOP, 1, 6),
     ]
     write(tmp_path / "log", *folders)
     assert list(read(str(tmp_path / "log"))) == folders
@@ -413,7 +414,7 @@ def test_the_same_name_in_two_trees_or_of_another_inode_is_another_folder(tmp_pa
 
 def test_what_was_synced_is_on_the_disk_before_the_log_is_closed(tmp_path: Path) -> None:
     writer = Writer(str(tmp_path / "log"))
-    writer.write(Folder(0, ("a",), 1, 1))
+    writer.write(Folder(0, TOP.below("a"), 1, 1))
     writer.sync()
     assert len(list(read(str(tmp_path / "log")))) == 1
     writer.close()
@@ -421,17 +422,21 @@ def test_what_was_synced_is_on_the_disk_before_the_log_is_closed(tmp_path: Path)
 
 def test_a_log_can_be_gone_on_with_where_a_kill_or_a_full_disk_cut_it_short(tmp_path: Path) -> None:
     log = tmp_path / "late.0"
-    write(log, Folder(0, ("a",), 1, 1, common=(0, 0)), Folder(0, ("b",), 1, 2, common=(0, 0)))
+    write(
+        log,
+        Folder(0, TOP.below("a"), 1, 1, common=(0, 0)),
+        Folder(0, TOP.below("b"), 1, 2, common=(0, 0)),
+    )
     os.truncate(log, log.stat().st_size - 5)
-    write(log, Folder(0, ("c",), 1, 3, common=(0, 0)))
-    assert [folder.parts for folder in read(str(log))] == [("a",), ("c",)]
+    write(log, Folder(0, TOP.below("c"), 1, 3, common=(0, 0)))
+    assert [[*folder.parts] for folder in read(str(log))] == [["a"], ["c"]]
 
 
 def test_two_notes_of_one_folder_in_a_row_lose_nothing(tmp_path: Path) -> None:
     """The last pass notes a folder that got stragglers, is killed, and the next one notes it again for others."""
     log = tmp_path / "late.0"
-    write(log, Folder(0, ("a",), 1, 1, common=(5, 5)))
-    write(log, Folder(0, ("a",), 1, 1, own=(7, 7), common=(6, 6)))
+    write(log, Folder(0, TOP.below("a"), 1, 1, common=(5, 5)))
+    write(log, Folder(0, TOP.below("a"), 1, 1, own=(7, 7), common=(6, 6)))
     found = list(read(str(log)))
     assert {(5, 5), (6, 6)} <= {
         owner
@@ -443,7 +448,11 @@ def test_two_notes_of_one_folder_in_a_row_lose_nothing(tmp_path: Path) -> None:
 
 def test_a_second_writer_cuts_what_a_kill_left_of_a_line_and_nothing_else(tmp_path: Path) -> None:
     log = tmp_path / "late.0"
-    write(log, Folder(0, ("a",), 1, 1, common=(0, 0)), Folder(0, ("b",), 1, 2, common=(0, 0)))
+    write(
+        log,
+        Folder(0, TOP.below("a"), 1, 1, common=(0, 0)),
+        Folder(0, TOP.below("b"), 1, 2, common=(0, 0)),
+    )
     raw = log.read_bytes()
     first = raw.index(b"\n") + 1
     for size in range(first, len(raw)):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,16 @@ import pytest
 from tests.unit.oracle import needs
 from usernsplan.host.mounts import MountPoint, all_mounts, parse
 from usernsplan.volume import syscalls, walk
-from usernsplan.volume.walk import Mounts, OpenVolume, folder, names, other_names, pin
+from usernsplan.volume.parts import TOP, Parts
+from usernsplan.volume.walk import (
+    Mounts,
+    OpenVolume,
+    Walker,
+    folder,
+    names,
+    other_names,
+    pin,
+)
 
 ROOT = MountPoint("8:1", "/", "/", "ext4")
 # What a process sees at the start of a namespace: the file system's root, two more, and bind mounts of parts of them.
@@ -92,12 +102,14 @@ _MOUNTED = """
 import json, os, subprocess, sys
 from usernsplan.host.mounts import all_mounts
 from usernsplan.volume import walk
+from usernsplan.volume.parts import TOP
 top, name = sys.argv[1:]
 os.mkdir(os.path.join(top, name))
 subprocess.run(["mount", "-t", "tmpfs", "none", os.path.join(top, name)], check=True)
 mounts = all_mounts()
 below = walk.Mounts.below(top, mounts)
-print(json.dumps([below.names[()] == {name}, below.points(top) == [os.path.join(top, name)], below.crossed_by([name])]))
+points = [os.path.join(top, name)]
+print(json.dumps([below.names[TOP] == {name}, below.points(top) == points, below.crossed_by(TOP.below(name))]))
 """
 
 
@@ -122,13 +134,13 @@ def test_the_kernel_s_own_spelling_of_any_name_is_understood(tmp_path: Path, nam
 
 def test_what_is_mounted_below_a_volume_is_known_by_the_parts_of_its_folder() -> None:
     mounts = Mounts.below("/srv", HOST)
-    assert mounts.names == {(): {"web", "db", "webby"}}
+    assert mounts.names == {TOP: {"web", "db", "webby"}}
     assert sorted(mounts.points("/srv")) == ["/srv/db", "/srv/web", "/srv/webby"]
-    assert Mounts.below("/data", HOST).names == {("other",): {"static"}}
+    assert Mounts.below("/data", HOST).names == {Parts.of(["other"]): {"static"}}
     assert Mounts.below("/data/other", HOST).points("/data/other") == ["/data/other/static"]
     for path in ("/srv/web", "/srv/we", "/dat", "/data/othe", "/data/other/static"):
         assert Mounts.below(path, HOST).names == {}
-    assert Mounts.below("/", HOST).names[()] == {"data", "proc"}
+    assert Mounts.below("/", HOST).names[TOP] == {"data", "proc"}
     assert sorted(Mounts.below("/", HOST).points("/"))[:2] == ["/data", "/data/other/static"]
 
 
@@ -146,8 +158,8 @@ def test_a_path_leads_through_a_mount_where_one_of_its_folders_is_one() -> None:
         (("x", "a", "b"), False),
         (("b", "c", "d"), False),
     ):
-        assert mounts.crossed_by(parts) is crossed, parts
-    assert Mounts().crossed_by(("a",)) is False
+        assert mounts.crossed_by(Parts.of(parts)) is crossed, parts
+    assert Mounts().crossed_by(Parts.of(["a"])) is False
 
 
 @pytest.mark.parametrize(
@@ -219,7 +231,7 @@ def opened(
 
 @contextmanager
 def there(of: OpenVolume, *parts: str) -> Iterator[os.stat_result]:
-    descriptor = folder(of, parts)
+    descriptor = folder(of, Parts.of(parts))
     try:
         assert not os.get_inheritable(descriptor)
         os.listdir(descriptor)
@@ -276,7 +288,7 @@ def test_no_symlink_is_followed_and_what_is_no_folder_is_gone(
 ) -> None:
     with opened(tree, has_openat2=has_openat2) as of:
         with pytest.raises(OSError) as raised:  # noqa: PT011 - which one is what is asked
-            folder(of, parts)
+            folder(of, Parts.of(parts))
         assert raised.value.errno in walk.GONE
 
 
@@ -290,7 +302,7 @@ def test_a_folder_that_became_a_symlink_or_was_moved_away_leads_nowhere(
             if place:
                 (tree / "a").symlink_to(place)
             with pytest.raises(OSError) as raised:  # noqa: PT011 - which one is what is asked
-                folder(of, ("a", "b"))
+                folder(of, Parts.of(("a", "b")))
             assert raised.value.errno in walk.GONE
 
 
@@ -305,14 +317,14 @@ def test_the_top_is_pinned_whatever_gets_its_name(tree: Path, has_openat2: bool)
 
 def test_nothing_above_the_top_is_opened(tree: Path) -> None:
     with opened(tree) as of, pytest.raises(OSError) as raised:  # noqa: PT011 - which one is what is asked
-        folder(of, ("..",))
+        folder(of, Parts.of([".."]))
     assert raised.value.errno == errno.EXDEV
 
 
 def test_nobody_leads_out_by_a_name_of_dots(tree: Path) -> None:
     # os.listdir never gives one, and a journal is root's.
     with opened(tree) as of, pytest.raises(OSError):  # noqa: PT011 - which one does not matter
-        folder(of, ("a", "..", "..", "outside"))
+        folder(of, Parts.of(("a", "..", "..", "outside")))
 
 
 @BOTH
@@ -331,10 +343,10 @@ def test_a_folder_deeper_than_any_path_is_found(tree: Path, has_openat2: bool) -
             assert seen.st_ino == bottom
         for parts in ([name] * (depth + 1), [*[name] * 30, "x", *[name] * 9]):
             with pytest.raises(FileNotFoundError):
-                folder(of, parts)
+                folder(of, Parts.of(parts))
         os.symlink("/", "link", dir_fd=here)
         with pytest.raises(OSError) as raised:  # noqa: PT011 - which one is what is asked
-            folder(of, [*[name] * depth, "link"])
+            folder(of, Parts.of([*[name] * depth, "link"]))
         assert raised.value.errno in walk.GONE
 
 
@@ -355,9 +367,9 @@ def test_every_length_of_a_path_is_taken(tree: Path, parts: int) -> None:
         with there(of, *[name] * parts) as seen:
             assert seen.st_ino == bottom
         before = len(os.listdir("/proc/self/fd"))
-        os.close(folder(of, [name] * parts))
+        os.close(folder(of, Parts.of([name] * parts)))
         with pytest.raises(FileNotFoundError):
-            folder(of, [*[name] * parts, "x"])
+            folder(of, Parts.of([*[name] * parts, "x"]))
         assert len(os.listdir("/proc/self/fd")) == before
     subprocess.run(["rm", "-rf", tree / name], check=True)
 
@@ -377,7 +389,7 @@ def test_looking_leaks_no_descriptor_and_moves_no_atime(tree: Path, has_openat2:
         before = sorted(os.listdir("/proc/self/fd"))
         for parts in ((), ("a",), ("a", "b"), ("x",), ("to-a",), ("a", "x", "y")):
             with suppress(OSError):
-                os.close(folder(of, parts))
+                os.close(folder(of, Parts.of(parts)))
         assert sorted(os.listdir("/proc/self/fd")) == before
         if has_openat2:
             with there(of, "a"):
@@ -418,26 +430,132 @@ def test_where_the_kernel_has_no_openat2_everything_is_opened_part_by_part(
 
 @pytest.mark.parametrize("cross_mounts", [False, True])
 def test_without_openat2_a_mount_is_known_from_mountinfo(tree: Path, cross_mounts: bool) -> None:
-    mounts = Mounts({("a",): frozenset({"b"})})
+    mounts = Mounts({Parts.of(["a"]): frozenset({"b"})})
     with opened(tree, has_openat2=False) as real:
         of = real._replace(mounts=mounts, cross_mounts=cross_mounts)
-        os.close(folder(of, ("a",)))
+        os.close(folder(of, Parts.of(["a"])))
         for parts in (("a", "b"), ("a", "b", "c")):
             if cross_mounts:
-                os.close(folder(of, parts))
+                os.close(folder(of, Parts.of(parts)))
                 continue
             with pytest.raises(OSError) as raised:  # noqa: PT011 - which one is what is asked
-                folder(of, parts)
+                folder(of, Parts.of(parts))
             assert raised.value.errno == errno.EXDEV
 
 
 def test_a_place_is_shown_by_its_path() -> None:
     of = OpenVolume("/srv/vol", -1, Mounts())
-    assert [of.shown(()), of.shown((), "f"), of.shown(("a", "b")), of.shown(("a",), "f")] == [
-        *("/srv/vol", "/srv/vol/f", "/srv/vol/a/b", "/srv/vol/a/f")
-    ]
+    assert [
+        of.shown(TOP),
+        of.shown(TOP, "f"),
+        of.shown(Parts.of("ab")),
+        of.shown(Parts.of("a"), "f"),
+    ] == [*("/srv/vol", "/srv/vol/f", "/srv/vol/a/b", "/srv/vol/a/f")]
     slash = of._replace(path="/")
-    assert [slash.shown(()), slash.shown((), "f"), slash.shown(("a",))] == ["/", "/f", "/a"]
+    assert [slash.shown(TOP), slash.shown(TOP, "f"), slash.shown(Parts.of("a"))] == [
+        "/",
+        "/f",
+        "/a",
+    ]
+
+
+# Deep
+
+
+@contextmanager
+def chain(top: Path, depth: int) -> Iterator[list[int]]:
+    """Folders d/d/d/… below the top, each with a folder s beside it. Yields the inodes of d, from the top's on."""
+    inodes = [top.stat().st_ino]
+    with ExitStack() as stack:
+        here = os.open(top, os.O_PATH)
+        for _ in range(depth):
+            os.mkdir("s", dir_fd=here)
+            os.mkdir("d", dir_fd=here)
+            below = os.open("d", os.O_PATH, dir_fd=here)
+            os.close(here)
+            here = below
+            inodes.append(os.fstat(here).st_ino)
+        stack.callback(os.close, here)
+        yield inodes
+    subprocess.run(["rm", "-rf", top / "d"], check=True)
+
+
+def inode_of(walker: Walker, of: OpenVolume, parts: Parts) -> int:
+    descriptor = walker.folder(of, parts)
+    try:
+        return os.fstat(descriptor).st_ino
+    finally:
+        os.close(descriptor)
+
+
+@BOTH
+def test_a_walker_finds_each_folder_of_a_deep_chain_and_holds_few(
+    tree: Path, has_openat2: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Down and up again, and across. With each folder it opens few others, and leaves none open."""
+    monkeypatch.setattr(walk, "_HELD", 6)
+    opens = 0
+    opened_below = walk._opened
+
+    def counting(of: OpenVolume, above: int, parts: list[str]) -> int:
+        nonlocal opens
+        opens += 1
+        assert len(parts) <= 15
+        return opened_below(of, above, parts)
+
+    monkeypatch.setattr(walk, "_opened", counting)
+    depth = 400
+    with chain(tree, depth) as inodes, opened(tree, has_openat2=has_openat2) as of:
+        before = len(os.listdir("/proc/self/fd"))
+        walker = Walker()
+        places = [*accumulate(["d"] * depth, Parts.below, initial=TOP)]
+        for place in (*places, *reversed(places)):
+            assert inode_of(walker, of, place) == inodes[place.depth]
+            assert len(os.listdir("/proc/self/fd")) <= before + 6
+        for place in places[:-1]:
+            inode_of(walker, of, place.below("s"))
+        assert opens < 3 * depth * 1.3
+        with pytest.raises(FileNotFoundError):
+            walker.folder(of, places[-1].below("x"))
+        # A place that it has not made itself, and another volume.
+        assert inode_of(walker, of, Parts.of("d" * depth)) == inodes[-1]
+        with opened(tree / "d") as other:
+            assert inode_of(walker, other, places[40]) == inodes[41]
+        walker.close()
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+@BOTH
+@pytest.mark.parametrize("level", [1, 14, 15, 16, 29, 30, 31, 40])
+def test_nobody_leads_a_walker_out_of_a_deep_volume(
+    tree: Path, has_openat2: bool, level: int
+) -> None:
+    """A folder above, below or among those that are held leaves the volume; a symlink to its like takes its name."""
+    outside, named = tree.parent / "outside", tree / ("d/" * level)
+
+    def found(walker: Walker, place: Parts) -> int:
+        try:
+            return inode_of(walker, of, place)
+        except OSError as error:
+            return -(error.errno or 0)
+
+    with ExitStack() as stack:
+        inodes = stack.enter_context(chain(tree, 45))
+        stack.enter_context(chain(outside, 45))
+        of = stack.enter_context(opened(tree, has_openat2=has_openat2))
+        places = [*accumulate(["d"] * 45, Parts.below, initial=TOP)]
+        for start in (45, 32, 16, 3):
+            walker = Walker()
+            assert inode_of(walker, of, places[start]) == inodes[start]
+            named.rename(outside / "moved")
+            named.symlink_to(outside / ("d/" * level))
+            for place in (*reversed(places), *places):
+                # A folder that is held was in the volume, so what is in it may be found, and nothing else.
+                gone = {-code for code in walk.GONE} if place.depth >= level else set()
+                assert found(walker, place) in {inodes[place.depth], *gone}
+            named.unlink()
+            (outside / "moved").rename(named)
+            walker.close()
 
 
 # Names

@@ -10,6 +10,7 @@ import pytest
 from tests.unit.states import PASSWD, per_container, shared, state
 from usernsplan import IdMap, IdRange, Mapping
 from usernsplan.formats import accounts
+from usernsplan.ids import read_id
 from usernsplan.model import (
     Actor,
     Allocation,
@@ -261,14 +262,14 @@ def test_the_other_way(asked: str, expected: tuple[int | None, ...]) -> None:
 @pytest.mark.parametrize("asked", ["nobody-knows", "4294967295", "-1", "0x21", "033", "", "\uff13"])
 def test_no_id_and_no_name_is_none(asked: str) -> None:
     assert whose.from_container(asked, per_container("web", 589824), IMAGE) is None
-    assert whose.read_id(asked) is None
+    assert read_id(asked) is None
 
 
 @pytest.mark.parametrize(
     ("text", "number"), [("0", 0), ("4294967294", 4294967294), ("65534", 65534)]
 )
 def test_an_id_is_decimal(text: str, number: int) -> None:
-    assert whose.read_id(text) == number
+    assert read_id(text) == number
 
 
 def test_an_extent_tells_each_part_of_it_and_what_is_nobodys() -> None:

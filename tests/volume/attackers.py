@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 RENAME_EXCHANGE = 2
 AT_FDCWD = -100
 FILES = 60
+# Deeper than what fix-volume opens by one path: from there on it goes by folders that it holds.
+DEEP = "open-1-deep" + "/d" * 14
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -45,6 +47,9 @@ def arena(volume: Path, outside: Path, container_root: int) -> Arena:
     top = os.fsencode(volume)
     for number, what in enumerate(("swap", "deep", "move", "files", "links", "mixed")):
         place = folder(top + b"/open-%d-%s" % (number, what.encode()))
+        for _ in range(DEEP.count("/") if what == "deep" else 0):
+            finish(place, 0, 0, 0o777)
+            place = folder(place + b"/d")
         _fill(folder(place + b"/box"))
         _fill(folder(place + b"/box/box"))
         finish(place + b"/box/box", 33, 33, 0o777)
@@ -197,11 +202,12 @@ def of_containers_root() -> list[list[Attack]]:
     return [
         [
             folder_for_symlink("open-0-swap/box"),
-            folder_for_symlink("open-1-deep/box/box"),
+            folder_for_symlink(f"{DEEP}/box/box"),
             *_of_tops(),
         ],
         [
             folder_out_and_in("open-2-move/box"),
+            folder_out_and_in(f"{DEEP}/box"),
             folder_out_and_in("open-5-mixed/box/box"),
             *(
                 folder_comes_and_goes(f"open-2-move/box/box/short-lived-{number}")

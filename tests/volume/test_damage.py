@@ -13,6 +13,7 @@ from usernsplan.errors import RefusedError
 from usernsplan.layout import Layout
 from usernsplan.volume.journal import run
 from usernsplan.volume.logs import _folder
+from usernsplan.volume.parts import TOP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,7 +175,7 @@ def test_of_a_run_of_an_older_version_every_line_is_looked_at(host: Host) -> Non
 )
 def test_a_line_that_no_run_writes_is_no_note(line: object) -> None:
     with pytest.raises((ValueError, LookupError, TypeError, AttributeError, OverflowError)):
-        _folder(line, ())  # type: ignore[arg-type]
+        _folder(line, TOP)  # type: ignore[arg-type]
 
 
 def test_a_field_of_another_kind_is_damage(host: Host) -> None:

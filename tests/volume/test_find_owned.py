@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import signal
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.command import PROGRAM, json_of, open_to_others, usernsplan
+from usernsplan.errors import UsernsplanError
 from usernsplan.ids import IdRange, IdSet
-from usernsplan.volume import owned
+from usernsplan.volume import forked, owned, search
 
 if TYPE_CHECKING:
     from tests.volume.tree import Host
+    from usernsplan.fixing import Place
 
 FIRST, LAST = 3_000_000, 3_065_535
 RANGE = f"{FIRST}-{LAST}"
@@ -252,7 +256,7 @@ def test_what_cannot_be_looked_at_is_named_and_the_rest_is_told(host: Host) -> N
         os.chown(top / name / "file", FIRST, 0)
     code = (
         "import os, sys\n"
-        "from usernsplan.cli import find_owned, main\n"
+        "from usernsplan.cli import commands, find_owned, main, refusal\n"
         "from usernsplan.report import owned\n"
         "from usernsplan.ledger import sqlite\n"
         "os.setgroups([]); os.setresgid(9, 9, 9); os.setresuid(9, 9, 9)\n"
@@ -272,8 +276,10 @@ def test_what_cannot_be_looked_at_is_named_and_the_rest_is_told(host: Host) -> N
 
 def test_the_audits_count_tells_which_ranges_files_carry(tree: Path) -> None:
     ranges = IdSet((IdRange(FIRST, 1), IdRange(FIRST + 7, 1), IdRange(FIRST + 500, 100)))
-    found = owned.count([str(tree), str(tree / "nowhere")], ranges)
-    assert list(found.ids()) == [IdRange(FIRST, 1), IdRange(FIRST + 7, 1)]
+    found = search.count([str(tree), str(tree / "nowhere")], ranges)
+    # Of each folder: group, link, pipe, the odd name; d0/owner by two names, d5, the capable one.
+    # And of each folder the ACL, and d7/owner.
+    assert [found.among(IdSet((one,))).entries for one in ranges] == [4 * 20 + 4, 20 + 1, 0]
     assert found.by_role["ACL user"] == {FIRST + 7: 20}
     assert found.by_role["capability"] == {FIRST: 1}
     assert found.example.startswith(str(tree))
@@ -295,6 +301,99 @@ def test_a_tree_that_changes_meanwhile_disturbs_nothing(host: Host) -> None:
     with subprocess.Popen(["sh", "-c", storm], cwd=top, stderr=subprocess.DEVNULL) as writer:
         try:
             for _ in range(200):
-                assert owned.count([str(top)], IdSet((IdRange(FIRST, 10),))).missed == []
+                assert search.count([str(top)], IdSet((IdRange(FIRST, 10),))).missed == []
         finally:
             writer.kill()
+
+
+# Workers
+
+
+def random_tree(top: Path, seed: int) -> None:
+    """Folders in folders, some of them long, and owners of which about half are in the range."""
+    rolls = random.Random(seed)  # noqa: S311 - not for secrets
+    folders = [top]
+    for number in range(60):
+        folder = rolls.choice(folders[-6:]) / f"d{number}"
+        folder.mkdir()
+        folders.append(folder)
+        for name in range(rolls.choice((0, 1, 3, 40))):
+            (folder / f"{name}").touch()
+            of = (rolls.choice((0, FIRST - 1, FIRST, FIRST + number)) for _ in "ug")
+            os.chown(folder / f"{name}", *of)
+        if not number % 7:
+            os.chown(folder, LAST, LAST + 1)
+        if not number % 5 and (folder / "0").exists():
+            os.link(folder / "0", rolls.choice(folders) / f"again{number}")
+            subprocess.run(["setfacl", "-m", f"u:{LAST}:r", folder / "0"], check=True)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_workers_find_what_find_finds_in_the_order_of_one_process(
+    host: Host, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    top = host.root / "srv/vol"
+    random_tree(top, seed)
+    ids = IdSet((IdRange(FIRST, LAST - FIRST + 1),))
+    missed: list[Place] = []
+
+    def found() -> list[tuple[str, tuple[tuple[str, int], ...]]]:
+        pieces = search.find(str(top), str(top), owned.Wanted(ids, ids), miss=missed.append)
+        return [(path, one.roles) for one in pieces for path in one.paths()]
+
+    alone = found()
+    assert {os.fsencode(path) for path, _ in alone} == by_find(top) - {os.fsencode(top / "capable")}
+    # Each worker tells each folder at once, gives away half of the others, and waits for its turn.
+    monkeypatch.setattr(forked.Board, "asked", lambda *_: True)
+    monkeypatch.setattr(search, "ALONE", 3)
+    monkeypatch.setattr(search, "_TOLD", 1)
+    monkeypatch.setattr(search, "_HELD", 1)
+    monkeypatch.setattr(forked, "default_jobs", lambda: 3)
+    assert found() == alone
+    assert missed == []
+
+
+def test_workers_end_with_their_reader_and_the_death_of_one_is_an_error(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = str(host.root / "srv/vol")
+    random_tree(Path(top), 4)
+    ids = IdSet((IdRange(FIRST, 1),))
+    started: list[int] = []
+    fork = os.fork
+
+    def noted() -> int:
+        started.append(fork())
+        return started[-1]
+
+    monkeypatch.setattr(os, "fork", noted)
+    monkeypatch.setattr(search, "ALONE", 0)
+    monkeypatch.setattr(forked, "default_jobs", lambda: 2)
+    missed: list[Place] = []
+    found = search.find(top, "/shown", owned.Wanted(ids, ids), miss=missed.append)
+    assert next(next(found).paths()).startswith("/shown/")
+    del found
+    assert (len(started), missed) == (2, [])
+    for pid in started:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+    def killed(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(search._Search, "_serve", killed)
+    with pytest.raises(UsernsplanError, match="was killed"):
+        list(search.find(top, top, owned.Wanted(ids, ids), miss=missed.append))
+    # For whoever counts, a part that nobody looked at is a place that was missed.
+    assert [one.path for one in search.count([top], ids).missed] == [top]
+
+
+def test_without_a_second_process_the_first_does_it_all(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused() -> int:
+        raise BlockingIOError
+
+    monkeypatch.setattr(search, "ALONE", 1)
+    monkeypatch.setattr(os, "fork", refused)
+    assert search.count([str(tree)], IdSet((IdRange(FIRST + 7, 1),))).entries == 21

@@ -24,6 +24,7 @@ import pytest
 from tests.command import here, missing
 from tests.volume.tree import finish, folder, write
 from usernsplan.volume import renew, syscalls, walk
+from usernsplan.volume.parts import TOP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -158,7 +159,7 @@ class Victim:
 
     def give_back(self, inode: int) -> bool:
         """Tell whether the file has its power."""
-        name = renew.Name(0, ("open",), "victim")
+        name = renew.Name(0, TOP.below("open"), "victim")
         place = walk.folder(self._volumes[0], name.parts)
         try:
             pinned = os.open(name.name, os.O_PATH | os.O_NOFOLLOW, dir_fd=place)

@@ -48,6 +48,7 @@ from tests.volume.tree import (
     write,
 )
 from usernsplan.volume import renew, syscalls, walk
+from usernsplan.volume.parts import Parts
 from usernsplan.volume.renew import NotRenewedError
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ def wanted(host: Host, *paths: Path, **more: Any) -> renew.Wanted:
     proof = proof_of(paths[0])
     assert proof
     names = tuple(
-        renew.Name(0, path.relative_to(host.volume).parts[:-1], path.name) for path in paths
+        renew.Name(0, Parts.of(path.relative_to(host.volume).parts[:-1]), path.name)
+        for path in paths
     )
     plain = renew.Wanted(paths[0].stat().st_ino, names, (0, 0), 0o4755, None, None, proof)
     return replace(plain, **more)

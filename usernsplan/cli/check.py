@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Optional
 
 from usernsplan import audit, checking
@@ -168,20 +169,18 @@ def _scanned(
 
     If some place cannot be examined, no range counts as free of files.
     """
-    from usernsplan.volume import owned  # noqa: PLC0415 - only for --scan
+    from usernsplan.volume import owned, search  # noqa: PLC0415 - only for --scan
 
     named = sorted({owned.top_of(layout, folder) for folder in folders})
     tops, mounts = owned.each_once(named, cross_mounts=False)
-    every = owned.count(tops, IdSet(q.reserved_range for q in released))
+    every = search.count(tops, IdSet(q.reserved_range for q in released))
     missed = [(place.path, place.reason) for place in every.missed]
     missed += [(path, "something is mounted there; scan it with another --scan") for path in mounts]
     note(f"not examined: {shown_path(path)}: {reason}" for path, reason in missed)
 
     found = []
     for q in released:
-        ids = IdSet((q.reserved_range,))
-        if every.ids() & ids:
-            one = every if len(released) == 1 else owned.count(tops, ids)
+        if (one := every.among(IdSet((q.reserved_range,)))).entries:
             found.append(FilesCarrying(q.name, q.reserved_range, one.entries, one.example))
         elif not missed:
             found.append(FilesCarrying(q.name, q.reserved_range, 0, ""))
@@ -193,7 +192,7 @@ def _misfits(layout: Layout, ledger: LedgerState) -> Iterator[Misfits]:
     from collections import Counter  # noqa: PLC0415 - only for --volumes
 
     from usernsplan.engines.mounts import standing  # noqa: PLC0415
-    from usernsplan.volume import owned  # noqa: PLC0415
+    from usernsplan.volume import owned, search  # noqa: PLC0415
 
     maps, every = {a.name: a.mapping for a in ledger.allocations}, IdSet((IdRange(0, ID_LIMIT),))
     missed: list[Place] = []
@@ -204,14 +203,15 @@ def _misfits(layout: Layout, ledger: LedgerState) -> Iterator[Misfits]:
         try:
             # A folder above the volume may have become a symlink since it was recorded.
             place = real(layout, volume.path)
-            for hit in owned.find(place, top, owned.Wanted(uids, gids), miss=missed.append):
+            for found in search.find(place, top, owned.Wanted(uids, gids), miss=missed.append):
                 # An ACL may admit others on purpose; an unmapped owner is nobody to the container.
                 strange = [
-                    f"{_KINDS[role]} {number}" for role, number in hit.roles if role in _KINDS
+                    f"{_KINDS[role]} {number}" for role, number in found.roles if role in _KINDS
                 ]
-                entries += bool(strange)
-                ids.update(strange)
-                examples += [hit.path] if strange and len(examples) < _EXAMPLES else []
+                if strange:
+                    entries += len(found.names)
+                    ids.update(dict.fromkeys(strange, len(found.names)))
+                    examples += islice(found.paths(), _EXAMPLES - len(examples))
         except UsernsplanError as error:
             missed.append(Place(top, str(error)))
         if entries:

@@ -21,15 +21,14 @@ from usernsplan.errors import (
 from usernsplan.escape import shown_path
 from usernsplan.holdings import own_ids
 from usernsplan.host.files import layout_at
-from usernsplan.ids import IdRange, IdSet
+from usernsplan.ids import IdRange, IdSet, read_id
 from usernsplan.layout import lies_in
 from usernsplan.ledger import open_ledger
 from usernsplan.mapping import KINDS
 from usernsplan.model import LedgerState
 from usernsplan.report import owned as report
 from usernsplan.strategies import Shared
-from usernsplan.volume import owned
-from usernsplan.whose.ids import read_id
+from usernsplan.volume import owned, search
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from usernsplan.layout import Layout
     from usernsplan.mapping import Kind, Mapping
     from usernsplan.model import Allocation, VolumeMount
-    from usernsplan.volume.owned import Hit, Wanted
+    from usernsplan.volume.owned import Found, Wanted
 
 _FEW = 5
 
@@ -102,21 +101,22 @@ def find_owned(
         if not json:
             say(f"{shown_path(place.path)}: {place.reason}")
 
-    def hits() -> Iterator[Hit]:
+    def found() -> Iterator[Found]:
         for top in kept:
-            yield from owned.find(
+            yield from search.find(
                 top, tops[top] or top, wanted, cross_mounts=cross_mounts, closed=ours, miss=miss
             )
 
     if count:
-        found = owned.Count()
-        for hit in hits():
-            found.add(hit)
-        found.missed += missed
-        emit(report.counted(what, found, mapping, report.Met(left_out, met, layout)), as_json=json)
+        counted = owned.Count(missed=missed)
+        for one in found():
+            counted.add(one)
+        emit(
+            report.counted(what, counted, mapping, report.Met(left_out, met, layout)), as_json=json
+        )
     else:
         emit(
-            report.found(what, hits(), missed, report.Met(left_out, met, layout), null=null),
+            report.found(what, found(), missed, report.Met(left_out, met, layout), null=null),
             as_json=json,
         )
     note(_left_out([point for point in left_out if point not in ours]))

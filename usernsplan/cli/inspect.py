@@ -11,12 +11,12 @@ from usernsplan.cli.words import Argument, Option
 from usernsplan.errors import InvalidValueError, UsernsplanError
 from usernsplan.host import namespaces, process
 from usernsplan.host.files import layout_at
-from usernsplan.ids import IdSet
+from usernsplan.ids import IdSet, read_id
 from usernsplan.ledger import open_ledger
 from usernsplan.report import process as report
 from usernsplan.values import replace
 from usernsplan.whose import privileges
-from usernsplan.whose.ids import answers, read_id
+from usernsplan.whose.ids import answers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,10 +13,11 @@ from usernsplan.engines import engine_of_pool
 from usernsplan.errors import ExitStatus, InvalidValueError
 from usernsplan.host import accounts
 from usernsplan.host.files import layout_at
+from usernsplan.ids import read_id
 from usernsplan.ledger import allocation_of, open_ledger
 from usernsplan.report import whose
 from usernsplan.values import replace
-from usernsplan.whose.ids import answers, from_container, read_id
+from usernsplan.whose.ids import answers, from_container
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

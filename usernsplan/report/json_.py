@@ -429,7 +429,11 @@ def laid_out(value: Any, margin: str = "\n") -> str:  # noqa: ANN401 - whatever 
         return str(value)
     inner = f"{margin}  "
     if value and isinstance(value, dict):
-        rows = [f"{inner}{_quoted(key)}: {laid_out(one, inner)}" for key, one in value.items()]
+        rows = [
+            f"{inner}{_quoted(key if isinstance(key, str) else json.dumps(key))}:"
+            f" {laid_out(one, inner)}"
+            for key, one in value.items()
+        ]
         return f"{{{','.join(rows)}{margin}}}"
     if value and isinstance(value, (list, tuple)):
         return f"[{','.join([inner + laid_out(one, inner) for one in value])}{margin}]"

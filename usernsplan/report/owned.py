@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from usernsplan.layout import Layout
     from usernsplan.mapping import Mapping
     from usernsplan.model import VolumeMount
-    from usernsplan.volume.owned import Count, Hit
+    from usernsplan.volume.owned import Count, Found
 
 _SHOWN = 20
 _OF_GROUPS = {"group", "ACL group"}
@@ -46,7 +46,7 @@ def shown_otherwise(mount: VolumeMount, layout: Layout, *, searched: bool) -> st
 
 def found(
     what: str,
-    hits: Iterable[Hit],
+    hits: Iterable[Found],
     missed: Sequence[Place],
     met: Met,
     *,
@@ -57,9 +57,21 @@ def found(
     The text is one path per line; with ``null``, the bytes of each path and a NUL.
     """
     return Result(
-        lambda: (os.fsencode(one.path) + b"\0" if null else shown_path(one.path) for one in hits),
+        lambda: map(_with_nul if null else _lines, hits),
         partial(_streamed, what, hits, missed, met),
     )
+
+
+def _lines(one: Found) -> str:
+    """The paths, one per line."""
+    if one.names != [""] and one.folder.isprintable() and "".join(one.names).isprintable():
+        head = f"{one.folder}/"
+        return head + f"\n{head}".join(one.names)
+    return "\n".join(map(shown_path, one.paths()))
+
+
+def _with_nul(one: Found) -> bytes:
+    return os.fsencode("".join(f"{path}\0" for path in one.paths()))
 
 
 def counted(what: str, found: Count, mapping: Mapping | None, met: Met) -> Result:
@@ -69,21 +81,20 @@ def counted(what: str, found: Count, mapping: Mapping | None, met: Met) -> Resul
     )
 
 
-def _streamed(what: str, hits: Iterable[Hit], missed: Sequence[Place], met: Met) -> Iterator[str]:
+def _streamed(what: str, hits: Iterable[Found], missed: Sequence[Place], met: Met) -> Iterator[str]:
     head = document("find-owned", what=what, entries=[]).rstrip()
     yield head[: head.rindex("]")].rstrip()
     last = ""
     for hit in hits:
-        if last:
-            yield f"{last},"
-        roles = [{"role": role, "id": number} for role, number in hit.roles]
-        fields = {
-            **path_fields(hit.path),
+        ids = {
             "uid": hit.carried.uid,
             "gid": hit.carried.gid,
-            "roles": roles,
+            "roles": [{"role": role, "id": number} for role, number in hit.roles],
         }
-        last = f"    {json.dumps(fields)}"
+        for path in hit.paths():
+            if last:
+                yield f"{last},"
+            last = f"    {json.dumps({**path_fields(path), **ids})}"
     if last:
         yield last
     rest = {"missed": _places(missed), **_met_fields(met)}

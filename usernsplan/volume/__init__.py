@@ -1,6 +1,7 @@
 """The volume fixer: move a tree into a container's id range, completely, safely and fast.
 
-The entry points are ``fix.fix_volume``, ``fix.undo`` and ``explain.explain``.
+The entry points are ``fix.fix_volume``, ``fix.undo`` and ``explain.explain``. They are not imported
+here: most commands need only a small part of this package.
 
 ``lifecycle`` starts, finishes and undoes a run, whatever the method. ``method`` is the interface
 of a method; ``chown`` is the only one today. It first looks at everything and writes only the

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from usernsplan.fixing import Census
 from usernsplan.host import statx
 from usernsplan.volume import walk
+from usernsplan.volume.parts import TOP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,11 +58,12 @@ def take(volume: OpenVolume, *, most: int = MOST, seconds: float = SECONDS) -> C
 def _entries(volume: OpenVolume, unread: list[str]) -> Iterator[Stat]:
     """The top, and what is below it."""
     yield statx.look(volume.top, volume.only or ".")
-    folders: list[tuple[str, ...]] = [] if volume.only else [()]
+    walker = walk.Walker()
+    folders = [] if volume.only else [TOP]
     while folders:
         parts = folders.pop()
         try:
-            folder = walk.folder(volume, parts)
+            folder = walker.folder(volume, parts)
         except OSError:
             unread.append(volume.shown(parts))
             continue
@@ -81,7 +83,7 @@ def _entries(volume: OpenVolume, unread: list[str]) -> Iterator[Stat]:
                         continue
                     yield seen
                     if stat.S_ISDIR(seen.mode):
-                        folders.append((*parts, entry.name))
+                        folders.append(parts.below(entry.name))
         finally:
             os.close(folder)
 

@@ -10,22 +10,28 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import struct
 from collections import defaultdict
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import reason_of
+from usernsplan.ids import IdSet
 from usernsplan.values import NamedTuple, dataclass, field
 from usernsplan.volume import compiled, syscalls
 from usernsplan.volume.metadata import CARRIED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from usernsplan.volume.targets import Owner
 
 # For StepOptions.pinning: change an entry by its name.
 BY_NAME = -1
+# For StepOptions.until: however late.
+LATEST = (1 << 63) - 1
+_RANGE = struct.Struct("=II")
 IMMUTABLE = "it is immutable or append-only (chattr -i -a)"
 _SETID = stat.S_ISUID | stat.S_ISGID
 _KIND = 0o170000
@@ -46,13 +52,23 @@ class StepOptions(NamedTuple):
     ``pinning``: how the inode that was looked at is held while it is changed, signed 64 bits.
     BY_NAME, or what ``syscalls.pin`` takes: the resolve flags of openat2(2), or 0 for open(2).
 
-    ``search``: look for ids, instead of for entries that a change of owner could harm.
+    ``until``: ns since the epoch, signed 64 bits. An entry whose ctime is after it needs care.
+
+    ``search``: look for ids, instead of for entries that a change of owner could harm. ``uids`` and
+    ``gids`` are the ids to look for, as ``packed`` makes them.
+
+    ``threads``: how many threads a compiled version may use at most. Python uses one, because its
+    threads would wait for its lock.
     """
 
     owners: tuple[tuple[Owner, Owner], ...] = ()
     seen_before: int = 0
     pinning: int = 0
+    until: int = LATEST
     search: bool = False
+    uids: bytes = b""
+    gids: bytes = b""
+    threads: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +107,16 @@ def step(folder: int, names: Sequence[str], options: StepOptions) -> FolderListi
 
     1. lstat(2). A folder goes into ``folders``. Without ``search``, that is all for a folder.
 
-    2. An entry needs care, and is not changed, if its link count is not 1, if it is a device, or if
-       it has a setuid or setgid bit; with ``search`` none of these matter. It also needs care if
-       llistxattr(2) lists an attribute of ``metadata.CARRIED``. That call is not made for symlinks,
-       nor for entries that ``seen_before`` covers. ENOTSUP means that there are no attributes. The
-       list may grow between two calls: after ERANGE the call is repeated with more room.
+    2. An entry needs care, and is not changed, if its ctime is after ``until``, if its link count is
+       not 1, if it is a device, or if it has a setuid or setgid bit; with ``search`` none of these
+       matter. It also needs care if llistxattr(2) lists an attribute of ``metadata.CARRIED``. That
+       call is not made for symlinks, nor for entries that ``seen_before`` covers. ENOTSUP means that
+       there are no attributes. The list may grow between two calls: after ERANGE the call is
+       repeated with more room.
 
     3. Every other entry is plain. If ``owners`` has another owner for it, it gets that one. If
-       ``owners`` has the same owner, no call is made, so that the ctime stays.
+       ``owners`` has the same owner, no call is made, so that the ctime stays. With ``search``, it is
+       left out of the result if its uid is not in ``uids`` and its gid not in ``gids``.
 
     Whenever ``owners`` is not empty, the name is pinned first (O_PATH, O_NOFOLLOW, O_CLOEXEC), and
     all of the above is done with the pinned inode: fstat(2), listxattr(2) by /proc/self/fd,
@@ -114,7 +132,8 @@ def step(folder: int, names: Sequence[str], options: StepOptions) -> FolderListi
     ``folders`` and also, like all other entries, in ``plain``, ``care`` or ``failures``.
 
     Every opened descriptor is closed again. A compiled version calls PyErr_CheckSignals at least
-    once in 1,000 names, and repeats a call that ends with EINTR.
+    once in 1,000 names, and repeats a call that ends with EINTR. All threads of a process have the
+    same current folder, so no other thread may change it meanwhile.
     """
     if compiled.step:
         return FolderListing(*compiled.step(folder, names, options))
@@ -130,9 +149,11 @@ def step_in_python(  # noqa: C901, PLR0912
 
     found = FolderListing(plain=defaultdict(list))
     folders, plain, care = found.folders, found.plain, found.care
-    owners, (_, seen_before, pinning, search) = dict(options.owners), options
+    _, seen_before, pinning, until, search, uids, gids, _ = options
+    owners = dict(options.owners)
     is_pinned = bool(owners) and pinning != BY_NAME
     setid, devices = (0, ()) if search else (_SETID, _DEVICES)
+    is_wanted = _wanted(uids, gids)
     lstat = os.lstat
 
     for name in names:
@@ -150,7 +171,7 @@ def step_in_python(  # noqa: C901, PLR0912
                     continue
 
             if (
-                (seen[3] != 1 and not search)
+                ((seen[3] != 1 or seen.st_ctime_ns > until) and not search)
                 or kind in devices
                 or (
                     kind != stat.S_IFLNK
@@ -164,6 +185,9 @@ def step_in_python(  # noqa: C901, PLR0912
                 continue
 
             owner = seen[4:6]
+            if search and not is_wanted(owner):
+                continue
+
             new = owners.get(owner)
             if new is not None and new != owner:
                 if is_pinned:
@@ -183,6 +207,21 @@ def step_in_python(  # noqa: C901, PLR0912
             if pinned >= 0:
                 os.close(pinned)
     return found
+
+
+def packed(ids: IdSet) -> bytes:
+    """Ids for StepOptions: the first and the last id of each range, ascending, as C stores them."""
+    return b"".join(_RANGE.pack(one.start, one.last) for one in ids)
+
+
+@lru_cache(maxsize=1)
+def _wanted(uids: bytes, gids: bytes) -> Callable[[Owner], bool]:
+    """Tell of an owner whether it is searched for. A tree has few owners, and a set many ranges."""
+    of_uids, of_gids = (
+        IdSet.clipped((first, last + 1) for first, last in _RANGE.iter_unpack(raw))
+        for raw in (uids, gids)
+    )
+    return lru_cache(maxsize=1024)(lambda owner: owner[0] in of_uids or owner[1] in of_gids)
 
 
 def _is_folder(name: str) -> bool:

@@ -23,7 +23,7 @@ from usernsplan.planner.release import make_release
 from usernsplan.planner.shown import changed
 from usernsplan.planner.stories import advise
 from usernsplan.values import dataclass, field, replace
-from usernsplan.volume import owned
+from usernsplan.volume import owned, search
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -162,8 +162,9 @@ def _carrying(
 ) -> Iterator[tuple[str, Sequence[tuple[str, int]]]]:
     """The paths that carry some of the ids, and in which role."""
     if os.path.isdir(top) and not os.path.islink(top):
-        for hit in owned.find(top, top, wanted, miss=found.unseen.append):
-            yield hit.path, hit.roles
+        for one in search.find(top, top, wanted, miss=found.unseen.append):
+            for path in one.paths():
+                yield path, one.roles
     elif roles := tuple(wanted.of(owned.carried(top))):
         yield top, roles
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from usernsplan.host.mounts import MountPoint
+    from usernsplan.volume.parts import Parts
     from usernsplan.volume.seen import PathReason
     from usernsplan.volume.walk import OpenVolume
 
@@ -24,7 +25,7 @@ _IDMAPPED = "it is a mount point, and idmapped: fix the folder that is mounted t
 
 
 def without(
-    volume: OpenVolume, parts: tuple[str, ...], names: list[str]
+    volume: OpenVolume, parts: Parts, names: list[str]
 ) -> tuple[list[str], list[PathReason]]:
     """The names of the current folder without the mount points to leave alone; and those, with why.
 
@@ -45,7 +46,7 @@ def without(
     ]
 
 
-def _left_alone(volume: OpenVolume, parts: tuple[str, ...], name: str) -> str:
+def _left_alone(volume: OpenVolume, parts: Parts, name: str) -> str:
     """Why a run that enters mounts does not enter this one of the current folder; "" if it does."""
     path = volume.shown(parts, name)
     if path in volume.twice:
@@ -59,9 +60,7 @@ def _left_alone(volume: OpenVolume, parts: tuple[str, ...], name: str) -> str:
         return f"it is a mount point, and cannot be looked at: {reason(error)}"
 
 
-def copied(
-    volume: OpenVolume, parts: tuple[str, ...], device: int, names: Iterable[str]
-) -> Iterator[int]:
+def copied(volume: OpenVolume, parts: Parts, device: int, names: Iterable[str]) -> Iterator[int]:
     """The size of each of these entries of the current folder that a change of owner would copy up.
 
     These are the entries of an overlay that its upper folder does not have yet.

@@ -5,7 +5,6 @@ Nothing is changed, no symlink is followed, and no folder outside the named tops
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections import Counter
@@ -14,24 +13,22 @@ from typing import TYPE_CHECKING
 from usernsplan.errors import (
     InvalidValueError,
     NotPermittedError,
-    RefusedError,
-    UsernsplanError,
     reason_of,
 )
 from usernsplan.escape import shown_path
-from usernsplan.fixing import Place
 from usernsplan.host import files
 from usernsplan.host.mounts import all_mounts
-from usernsplan.ids import IdSet
 from usernsplan.layout import lies_in
 from usernsplan.values import NamedTuple, dataclass, field
 from usernsplan.volume import metadata, protected, spots, walk
-from usernsplan.volume.folder import StepOptions, has_attributes, reason, step
+from usernsplan.volume.folder import has_attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
+    from usernsplan.fixing import Place
     from usernsplan.host.standing import Standing
+    from usernsplan.ids import IdSet
     from usernsplan.layout import Layout
     from usernsplan.volume.metadata import Named
 
@@ -44,9 +41,6 @@ _KINDS = {
     stat.S_IFIFO: "pipe",
     stat.S_IFSOCK: "socket",
 }
-
-# A search changes nothing and reads the attributes of every inode.
-_SEARCH = StepOptions(search=True)
 
 
 class InodeIds(NamedTuple):
@@ -158,62 +152,67 @@ class Wanted:
 ROLES = ("owner", "group", "ACL user", "ACL group", "capability")
 
 
-class Hit(NamedTuple):
-    """One name of an inode that carries some of the ids; ``roles`` has each with its role."""
+class Found(NamedTuple):
+    """Entries of one folder that carry the same ids; ``roles`` has those searched for.
 
-    path: str
+    ``folder`` is its path, without a slash at its end. The name "" is the folder itself.
+    """
+
+    folder: str
+    names: list[str]
     carried: InodeIds
     roles: tuple[tuple[str, int], ...]
+
+    def paths(self) -> Iterator[str]:
+        """The path of each entry."""
+        return (f"{self.folder}/{name}" if name else self.folder or "/" for name in self.names)
 
 
 @dataclass(slots=True)
 class Count:
     """How many names carry ids that were searched for.
 
-    ``entries`` is how many names carry at least one, ``example`` one of these names ("" for none).
-    ``by_role`` counts the names by role (see ROLES) and id. ``missed`` are the places that could
-    not be looked at.
+    ``found`` has, for each set of roles and ids (see Wanted.of) that names carry together, how many
+    do and the first of them. ``missed`` are the places that could not be looked at.
     """
 
-    entries: int = 0
-    example: str = ""
-    by_role: dict[str, Counter[int]] = field(
-        default_factory=lambda: {role: Counter() for role in ROLES}
-    )
+    found: dict[tuple[tuple[str, int], ...], tuple[int, str]] = field(default_factory=dict)
     missed: list[Place] = field(default_factory=list)
 
-    def add(self, hit: Hit) -> None:
-        """Count one more name."""
-        self.entries += 1
-        self.example = self.example or hit.path
-        for role, number in set(hit.roles):
-            self.by_role[role][number] += 1
+    def add(self, found: Found) -> None:
+        """Count more names."""
+        before, example = self.found.get(found.roles) or (0, next(found.paths()))
+        self.found[found.roles] = (before + len(found.names), example)
 
-    def ids(self) -> IdSet:
-        """Every id that was found, in any role."""
-        return IdSet.clipped(
-            (number, number + 1) for found in self.by_role.values() for number in found
+    def among(self, ids: IdSet) -> Count:
+        """Those that carry some of these ids, which are among those searched for."""
+        return Count(
+            {
+                roles: found
+                for roles, found in self.found.items()
+                if any(number in ids for _, number in roles)
+            },
+            self.missed,
         )
 
+    @property
+    def entries(self) -> int:
+        """How many names carry at least one of the ids."""
+        return sum(times for times, _ in self.found.values())
 
-def count(dirs: Iterable[str], ids: IdSet, *, cross_mounts: bool = False) -> Count:
-    """Count the names in these folders that carry some of ``ids``, as uids or gids.
+    @property
+    def example(self) -> str:
+        """The first of these names; "" for none."""
+        return next((example for _, example in self.found.values()), "")
 
-    ``dirs`` are real paths of this machine. A folder inside another of them is counted twice.
-    Mounts below them are left out without ``cross_mounts``. To learn which of several ranges files
-    still carry, count their union and look for each in ``ids()``. A place that cannot be looked at
-    is in ``missed``, and no error is raised for it.
-    """
-    found = Count()
-    for path in dirs:
-        try:
-            for hit in find(
-                path, path, Wanted(ids, ids), cross_mounts=cross_mounts, miss=found.missed.append
-            ):
-                found.add(hit)
-        except UsernsplanError as error:  # noqa: PERF203 - once for each folder
-            found.missed.append(Place(path, str(error)))
-    return found
+    @property
+    def by_role(self) -> dict[str, Counter[int]]:
+        """The number of names by role (see ROLES) and id."""
+        counted: dict[str, Counter[int]] = {role: Counter() for role in ROLES}
+        for roles, (times, _) in self.found.items():
+            for role, number in set(roles):
+                counted[role][number] += times
+        return counted
 
 
 def top_of(layout: Layout, path: str) -> str:
@@ -256,133 +255,3 @@ def each_once(
     return kept, tuple(
         point for point in left if walk.kind_of(point, mounts) not in protected.NOT_FILES
     )
-
-
-def find(  # noqa: PLR0913 - what to search, for what, and how
-    top: str,
-    shown: str,
-    wanted: Wanted,
-    *,
-    cross_mounts: bool = False,
-    closed: Collection[str] = (),
-    miss: Callable[[Place], object],
-) -> Iterator[Hit]:
-    """All names in the folder ``top``, and itself, that carry some of the ids.
-
-    With ``cross_mounts``, the mounts below it too, but for those at the real paths ``closed``.
-
-    ``top`` is a real path; if a part of it has become a symlink, nothing is read. The paths of the
-    hits begin with ``shown`` instead. An inode with several names is a hit for each name. ``miss``
-    is called with each place that cannot be looked at, but not for one that is gone. Raises
-    InvalidValueError if ``top`` is not a folder, RefusedError if it is a symlink.
-    """
-    if os.path.islink(top):
-        raise RefusedError(
-            f"{shown_path(shown)} is a symlink",
-            hint="name the folder that it leads to",
-        )
-    try:
-        if not stat.S_ISDIR(os.stat(top).st_mode):
-            raise InvalidValueError(f"{shown_path(shown)} is not a folder")
-        volume = walk.volume(top, cross_mounts=cross_mounts)
-    except FileNotFoundError as error:
-        raise InvalidValueError(f"{shown_path(shown)} is not a folder") from error
-    except PermissionError as error:
-        raise NotPermittedError(f"{shown_path(shown)}: {reason(error)}") from error
-    except OSError as error:
-        raise UsernsplanError(f"{shown_path(shown)}: {reason(error)}") from error
-    try:
-        home = os.open(".", os.O_PATH | os.O_CLOEXEC)
-        try:
-            left = volume.mounts.among(top, closed) if cross_mounts else volume.mounts
-            yield from _Search(volume, shown.rstrip("/"), wanted, miss, home, left).hits()
-        finally:
-            os.close(home)
-    finally:
-        os.close(volume.top)
-
-
-@dataclass(frozen=True, slots=True)
-class _Search:
-    """One walk through one tree. ``home`` is the current folder, to which the process returns.
-
-    ``left`` are the mount points that it does not enter.
-    """
-
-    volume: walk.OpenVolume
-    shown: str
-    wanted: Wanted
-    miss: Callable[[Place], object]
-    home: int
-    left: walk.Mounts
-
-    def hits(self) -> Iterator[Hit]:
-        # Folders that wait, as parts and names in them. Only the folders above the current one have
-        # an entry here, so the list stays small even for a large tree.
-        waiting: list[tuple[tuple[str, ...], list[str]]] = [((), [""])]
-        while waiting:
-            above, names = waiting[-1]
-            name = names.pop()
-            if not names:
-                waiting.pop()
-            parts = (*above, name) if name else above
-            path = "/".join((self.shown, *parts))
-            folders: list[str] = []
-            try:
-                pinned = walk.folder(self.volume, parts)
-                try:
-                    if not parts:
-                        yield from self._carrying(path or "/", f"/proc/self/fd/{pinned}/.")
-                    yield from self._inside(parts, path, pinned, folders)
-                finally:
-                    os.close(pinned)
-            except OSError as error:
-                if error.errno not in walk.GONE | {errno.EXDEV}:
-                    self.miss(Place(path or "/", reason(error)))
-            if folders:
-                waiting.append((parts, folders))
-
-    def _inside(
-        self, parts: tuple[str, ...], path: str, pinned: int, folders: list[str]
-    ) -> Iterator[Hit]:
-        """The hits in one pinned folder. Its sub-folders are appended to ``folders``."""
-        mounted = self.left.names.get(parts, frozenset())
-        for names in walk.names(pinned, os.fstat(pinned).st_size):
-            met = [name for name in names if name not in mounted] if mounted else names
-            # step() changes into the folder. The caller of this generator must not run there.
-            try:
-                hits = self._looked_at(pinned, met, path, folders)
-            finally:
-                os.fchdir(self.home)
-            yield from hits
-
-    def _looked_at(self, pinned: int, names: list[str], path: str, folders: list[str]) -> list[Hit]:
-        """The hits among these entries of a folder. Entries without the ids cost only the step."""
-        found = step(pinned, names, _SEARCH)
-        folders += found.folders
-        hits: list[Hit] = []
-
-        for owner, of_owner in found.plain.items():
-            one = InodeIds(*owner)
-            if roles := tuple(self.wanted.of(one)):
-                hits += [Hit(f"{path}/{name}", one, roles) for name in of_owner]
-
-        for name in found.care:
-            hits += self._carrying(f"{path}/{name}", name)
-
-        for name, why in found.reasons():
-            self.miss(Place(f"{path}/{name}", why))
-        return hits
-
-    def _carrying(self, path: str, place: str) -> Iterator[Hit]:
-        try:
-            one = carried(place)
-        except FileNotFoundError:
-            return
-        except InvalidValueError as error:
-            self.miss(Place(path, str(error).removeprefix(f"{place}: ")))
-        except OSError as error:
-            self.miss(Place(path, reason(error)))
-        else:
-            if roles := tuple(self.wanted.of(one)):
-                yield Hit(path, one, roles)

@@ -23,6 +23,7 @@ from usernsplan.values import NamedTuple, dataclass, field
 from usernsplan.volume import syscalls, walk
 from usernsplan.volume.descriptors import attribute, held
 from usernsplan.volume.metadata import ACL_ACCESS, CAPABILITY
+from usernsplan.volume.parts import Parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -57,10 +58,10 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """One name of an inode: the index of its volume in the run, its folder's parts, its name."""
+    """One name of an inode: the index of its volume in the run, its folder's place, its name."""
 
     volume: int
-    parts: tuple[str, ...]
+    parts: Parts
     name: str
 
 
@@ -234,7 +235,7 @@ def _read(log: str) -> _Noted:
 
 
 def _name(volume: int, parts: list[str], name: str) -> Name:
-    return Name(volume + 0, tuple(map(_text, parts)), _text(name))
+    return Name(volume + 0, Parts.of(map(_text, parts)), _text(name))
 
 
 def _text(name: str) -> str:

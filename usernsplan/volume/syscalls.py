@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import struct
+from functools import cache
 
 _OPENAT2 = 437
 _AT_EMPTY_PATH = 0x1000
@@ -28,6 +29,7 @@ _IMMUTABLE_OR_APPEND = 0x10 | 0x20
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
+_syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t)
 _fchownat = _libc.fchownat
 _fchownat.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_int)
 # linux/fs.h
@@ -41,13 +43,17 @@ _OVERLAY_HANDLE, _OVERLAY_MAGIC, _OVERLAY_FLAGS_AT, _OVERLAY_IS_UPPER = 0xF8, 0x
 
 def openat2(folder: int, path: bytes, flags: int, resolve: int) -> int:
     """Open ``path`` below the folder, resolved by these rules; with O_CLOEXEC. Raises OSError."""
-    how = struct.pack("QQQ", flags | os.O_CLOEXEC, 0, resolve)
-    found = _syscall(
-        ctypes.c_long(_OPENAT2), ctypes.c_int(folder), path, how, ctypes.c_size_t(len(how))
-    )
+    how = _how(flags, resolve)
+    found: int = _syscall(_OPENAT2, folder, path, how, len(how))
     if found < 0:
         raise _error(path)
-    return int(found)
+    return found
+
+
+@cache
+def _how(flags: int, resolve: int) -> bytes:
+    """The struct open_how of linux/openat2.h. Few are ever needed."""
+    return struct.pack("QQQ", flags | os.O_CLOEXEC, 0, resolve)
 
 
 def pin(name: str, resolve: int) -> int:

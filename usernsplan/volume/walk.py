@@ -1,7 +1,6 @@
 """Folders of a volume, opened so that no symlink or rename can lead us out of the volume.
 
-Each folder is pinned by a descriptor and known by its parts. A part is one name of a path, so paths
-may be longer than PATH_MAX, and a name may have any bytes except "/" and NUL.
+Each folder is pinned by a descriptor and known by its parts.
 """
 
 from __future__ import annotations
@@ -16,43 +15,47 @@ from usernsplan.host.mounts import MountPoint, all_mounts, mount_of
 from usernsplan.layout import lies_in
 from usernsplan.values import NamedTuple
 from usernsplan.volume import syscalls
+from usernsplan.volume.parts import TOP, Parts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    Parts = Sequence[str]
-
 # O_NOATIME: a look must not change the volume.
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOATIME
 _BENEATH = syscalls.BENEATH | syscalls.NO_SYMLINKS | syscalls.NO_MAGICLINKS
-# The kernel accepts paths of up to 4095 bytes. Longer ones are opened in pieces of 15 parts, which
-# have at most 255 bytes each.
-_PIECE = 4000
-_PARTS = 15
-# The st_size from which a folder is read in batches: it may have a hundred thousand names.
-BIG = 1 << 22
-_BATCH = 8192
+# The kernel accepts paths of up to 4095 bytes, and names of up to 255. So a path is opened in pieces
+# of so many parts.
+_PIECE = 15
+# How many folders a Walker holds at most; an even number. A process may have 1,024 open files.
+_HELD = 64
+# The st_size from which a folder is read in batches: it may have some ten thousand names.
+BIG = 1 << 20
+_BATCH = 1 << 15
 _OVERLAYS = frozenset({"overlay", "fuse.fuse-overlayfs"})
 # File systems of this machine, which store every owner and use this machine's clock.
 _LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "f2fs"})
 # The errors for a folder that was moved, removed or exchanged after its name was read.
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
+# Folders that wait for a look: the number of their volume, the place of the folder above them, their
+# names ("" for that folder), and their seen_before (see step).
+Waiting = tuple[int, Parts, list[str], int]
+
 
 class Mounts(NamedTuple):
     """The mount points below a volume: by the parts of a folder, their names in that folder."""
 
-    names: Mapping[tuple[str, ...], frozenset[str]] = {}
+    names: Mapping[Parts, frozenset[str]] = {}
 
     @classmethod
     def below(cls, path: str, mounts: Iterable[MountPoint]) -> Mounts:
         """The mount points below the volume at the real path ``path``."""
-        found: dict[tuple[str, ...], set[str]] = {}
+        found: dict[Parts, set[str]] = {}
         prefix = path.rstrip("/") + "/"
         for mount in mounts:
             if mount.point.startswith(prefix) and mount.point != prefix:
                 *parts, name = mount.point[len(prefix) :].split("/")
-                found.setdefault(tuple(parts), set()).add(name)
+                found.setdefault(Parts.of(parts), set()).add(name)
         return cls({parts: frozenset(names) for parts, names in found.items()})
 
     def points(self, path: str) -> list[str]:
@@ -75,9 +78,11 @@ class Mounts(NamedTuple):
 
     def crossed_by(self, parts: Parts) -> bool:
         """Tell whether a path leads through a mount point."""
-        return bool(self.names) and any(
-            parts[i] in self.names.get(tuple(parts[:i]), ()) for i in range(len(parts))
-        )
+        while parts.depth:
+            if parts.name in self.names.get(parts.above, ()):
+                return True
+            parts = parts.above
+        return False
 
 
 class OpenVolume(NamedTuple):
@@ -107,7 +112,7 @@ class OpenVolume(NamedTuple):
     @property
     def named(self) -> str:
         """The path of the volume: of the top, or of the single file."""
-        return self.shown(())
+        return self.shown(TOP)
 
     def seen(self) -> os.stat_result:
         """The stat of the top or the single file, as it is now. Raises OSError if it is gone."""
@@ -115,9 +120,15 @@ class OpenVolume(NamedTuple):
 
     def shown(self, parts: Parts, name: str = "") -> str:
         """The path of an entry, for people and for lists of paths."""
-        if self.only:
-            parts, name = (self.only,), "" if name == self.only else name
-        return "/".join([self.path.rstrip("/"), *parts, *([name] if name else [])]) or "/"
+        names = [self.only] if self.only else [*parts]
+        if name and name != self.only:
+            names.append(name)
+        return "/".join([self.path.rstrip("/"), *names]) or "/"
+
+    @property
+    def opening(self) -> int:
+        """The rules for opening folders, as ``syscalls.openat2`` takes them."""
+        return _BENEATH if self.cross_mounts else _BENEATH | syscalls.NO_XDEV
 
     @property
     def pinning(self) -> int:
@@ -137,12 +148,10 @@ class OpenVolume(NamedTuple):
 
 def pin(path: str) -> int:
     """Open a folder by its real path. Raises OSError if any part of it is a symlink."""
-    parts = [part for part in path.split("/") if part]
     slash = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    root = OpenVolume("/", slash, Mounts(), cross_mounts=True, has_openat2=_has_openat2(slash))
     try:
-        return (
-            _in_pieces(slash, parts, _BENEATH) if _has_openat2(slash) else _by_parts(slash, parts)
-        )
+        return folder(root, Parts.of(part for part in path.split("/") if part))
     finally:
         os.close(slash)
 
@@ -250,48 +259,91 @@ def _has_openat2(top: int) -> bool:
     return True
 
 
-def folder(of: OpenVolume, parts: Parts) -> int:
-    """Pin a folder of a volume.
+class Walker:
+    """Opens folders that lie near each other, each by the way from the last one.
 
-    Every part is resolved below the pinned top, and no symlink is followed, so the folder was in
-    the volume even if another process renames entries at the same time. Raises OSError: EXDEV for a
-    mount point, unless mounts are entered; an errno of GONE if it is no longer a folder.
+    No symlink is followed, and every part is resolved below the pinned top of the volume, or below
+    a folder that was opened so and is still held. So a folder was in the volume even if others
+    rename entries at the same time. A folder up to 15 levels deep is always resolved from the top.
+
+    Some of the folders above the last one are held, so that no way is long, however deep the volume
+    is. They are closed with the walker.
     """
-    if of.has_openat2:
-        resolve = _BENEATH if of.cross_mounts else _BENEATH | syscalls.NO_XDEV
-        return _in_pieces(of.top, parts, resolve)
-    if not of.cross_mounts and of.mounts.crossed_by(parts):
-        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
-    return _by_parts(of.top, parts)
+
+    def __init__(self) -> None:
+        self._of: OpenVolume | None = None
+        # From the top down. Their depths are multiples of _PIECE.
+        self._held: list[tuple[Parts, int]] = []
+
+    def folder(self, of: OpenVolume, parts: Parts) -> int:
+        """Pin a folder of a volume; the caller closes the descriptor.
+
+        Raises OSError: EXDEV for a mount point, unless mounts are entered; an errno of GONE if it
+        is no longer a folder.
+        """
+        if not of.has_openat2 and not of.cross_mounts and of.mounts.crossed_by(parts):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        above, names = parts.split((parts.depth - 1) // _PIECE * _PIECE if parts.depth else 0)
+        return _opened(of, self._hold(of, above) if above.depth else of.top, names)
+
+    def _hold(self, of: OpenVolume, parts: Parts) -> int:
+        """Hold the folder at this place, and folders above it. Returns its descriptor."""
+        if of is not self._of:
+            self.close()
+            self._of = of
+
+        # Up to the nearest folder that is held. Those that do not lead here are closed.
+        way: list[tuple[Parts, list[str]]] = []
+        while True:
+            while self._held and self._held[-1][0].depth > parts.depth:
+                os.close(self._held.pop()[1])
+            if not parts.depth or (self._held and self._held[-1][0] is parts):
+                break
+            above, names = parts.split(parts.depth - _PIECE)
+            way.append((parts, names))
+            parts = above
+
+        here = self._held[-1][1] if parts.depth else of.top
+        for below, names in reversed(way):
+            here = _opened(of, here, names)
+            self._held.append((below, here))
+            if len(self._held) == _HELD:
+                # Every second one, but not the last: on the way up, none is then far below one.
+                for _, pinned in self._held[::2]:
+                    os.close(pinned)
+                del self._held[::2]
+        return here
+
+    def close(self) -> None:
+        """Close all folders that are held."""
+        while self._held:
+            os.close(self._held.pop()[1])
+
+    def __del__(self) -> None:
+        self.close()
 
 
-def _in_pieces(top: int, parts: Parts, resolve: int) -> int:
+def folder(of: OpenVolume, parts: Parts) -> int:
+    """Pin a folder of a volume that lies near no other one; see Walker."""
+    return Walker().folder(of, parts)
+
+
+def _opened(of: OpenVolume, above: int, parts: list[str]) -> int:
+    if not of.has_openat2:
+        return _by_parts(above, parts)
     path = os.fsencode("/".join(parts)) or b"."
-    if len(path) < _PIECE:
-        return _opened(top, path, resolve)
-    here = _opened(top, b".", resolve)
-    for at in range(0, len(parts), _PARTS):
-        try:
-            below = _opened(here, os.fsencode("/".join(parts[at : at + _PARTS])), resolve)
-        finally:
-            os.close(here)
-        here = below
-    return here
-
-
-def _opened(top: int, path: bytes, resolve: int) -> int:
     try:
-        return syscalls.openat2(top, path, _FOLDER, resolve)
+        return syscalls.openat2(above, path, _FOLDER, of.opening)
     except OSError as error:
         # Only the owner of a folder and CAP_FOWNER may use O_NOATIME: open(2).
         if error.errno != errno.EPERM:
             raise
-    return syscalls.openat2(top, path, _FOLDER & ~os.O_NOATIME, resolve)
+    return syscalls.openat2(above, path, _FOLDER & ~os.O_NOATIME, of.opening)
 
 
-def _by_parts(top: int, parts: Parts) -> int:
+def _by_parts(above: int, parts: list[str]) -> int:
     """Open one part after the other, each below the last; for kernels without openat2(2)."""
-    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=top)
+    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=above)
     for part in [*parts, "."]:
         flags = (
             _FOLDER & ~os.O_NOATIME
@@ -320,3 +372,31 @@ def names(of: int, size: int, only: str = "") -> Iterator[list[str]]:
     with os.scandir(of) as entries:
         while batch := [entry.name for entry in islice(entries, _BATCH)]:
             yield batch
+
+
+def taken(stack: list[Waiting]) -> tuple[int, Parts, int]:
+    """Take the next folder that waits: the number of its volume, its place, its seen_before."""
+    number, above, names, seen_before = stack[-1]
+    name = names.pop()
+    if not names:
+        stack.pop()
+    if "/" in name:  # some names, see Looker.below
+        stack.append((number, above, name.split("/"), seen_before))
+        return taken(stack)
+    return number, above.below(name) if name else above, seen_before
+
+
+def half(stack: list[Waiting]) -> list[Waiting]:
+    """Remove half of the folders nearest to the top and return them; the most work in one step.
+
+    They are those that would be taken last.
+    """
+    number, above, names, seen_before = stack[0]
+    if len(names) > 1:
+        half = names[: len(names) // 2]
+        del names[: len(names) // 2]
+        return [(number, above, half, seen_before)]
+    # Or half of what waits: in a deep tree each place may have one folder, and little in it.
+    half_of_all = stack[: len(stack) // 2]
+    del stack[: len(half_of_all)]
+    return half_of_all

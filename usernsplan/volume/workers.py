@@ -1,60 +1,48 @@
 """A worker process: it takes orders from its parent and carries each out until the parent stops it.
 
-Orders and answers are values that are sent through a socket. The parent's side is in ``crew``.
+The parent's side is in ``crew``; how they talk, in ``forked``.
 """
 
 from __future__ import annotations
 
 import errno
-import gc
-import mmap
 import os
-import pickle
-import signal
-import struct
-from contextlib import suppress
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from usernsplan.errors import UsernsplanError, reason_of
 from usernsplan.values import NamedTuple
 from usernsplan.volume import logs, walk
 from usernsplan.volume.carry import Forward, Rules
-from usernsplan.volume.look import Foreseeing, LateLooker, Looker
+from usernsplan.volume.look import Foreseeing, LateLooker, Looker, Naming
+from usernsplan.volume.parts import TOP, Parts
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Sequence
 
+    from usernsplan.volume.forked import Line
     from usernsplan.volume.passes import Pass
     from usernsplan.volume.seen import Done, Seen
 
-# The largest number of workers.
-MOST = 64
-# Offsets in the shared page: a byte that stops all workers, then for each worker a byte that asks
-# it to share its work, and a counter of entries.
-_STOP, _SHARE, _COUNTERS = 0, 1, 512
-_SIZE = struct.Struct("Q")
-# The kinds of error with which a worker ends: one to show to the user, or a bug of ours.
-USER_ERROR, BUG = "user error", "bug"
-
 # A folder: the number of its volume, and its parts.
-FolderPlace = tuple[int, tuple[str, ...]]
-# Folders that wait for a look: the number of their volume, the parts above them, their names, and
-# their seen_before (see step).
-Waiting = tuple[int, tuple[str, ...], list[str], int]
+FolderPlace = tuple[int, Parts]
+# A folder as the journal tells it from all others: the number of its volume, its device and inode.
+FolderKey = tuple[int, int, int]
 
 
 class Look(NamedTuple):
     """The order to look at folders.
 
-    ``log`` is the file to note them in; None for a look that nothing follows.
+    ``log`` is the file to note them in; None for a look that nothing follows. ``threads``: see
+    step. ``outside``: look only for the names of these linked inodes, see Naming.
     """
 
     pass_: Pass
     seen_before: int
     log: str | None
+    threads: int = 1
+    outside: frozenset[tuple[int, int]] = frozenset()
 
 
 class Carry(NamedTuple):
@@ -102,92 +90,24 @@ class Tops(NamedTuple):
     run: str | None
 
 
-class Board:
-    """The page of memory that the parent and its workers share."""
-
-    def __init__(self) -> None:
-        self._page = mmap.mmap(-1, mmap.PAGESIZE)
-
-    @property
-    def stopped(self) -> bool:
-        """Tell whether all workers stop at their next folder."""
-        return self._page[_STOP] != 0
-
-    def stop(self) -> None:
-        """Ask all workers to stop; safe in a signal handler."""
-        self._page[_STOP] = 1
-
-    def asked(self, worker: int) -> bool:
-        """Tell whether the parent asks this worker to share its work."""
-        return self._page[_SHARE + worker] != 0
-
-    def ask(self, worker: int, *, share: bool) -> None:
-        """Ask a worker to share its work, or withdraw that."""
-        self._page[_SHARE + worker] = share
-
-    def count(self, worker: int, entries: int) -> None:
-        """Note how many entries of the current order a worker has done."""
-        _SIZE.pack_into(self._page, _COUNTERS + _SIZE.size * worker, entries)
-
-    def counted(self) -> int:
-        """How many entries of the current order all workers have done."""
-        return sum(
-            _SIZE.unpack_from(self._page, _COUNTERS + _SIZE.size * worker)[0]
-            for worker in range(MOST)
-        )
-
-    def clear(self) -> None:
-        """Set all counters to zero."""
-        for worker in range(MOST):
-            self.count(worker, 0)
-
-
-class Line:
-    """A worker's end of the socket to its parent."""
-
-    def __init__(self, line: socket.socket, number: int, board: Board) -> None:
-        self.line, self.number, self.board = line, number, board
-        self._parent = os.getppid()
-        self.counted = 0
-
-    def goes_on(self, entries: int) -> bool:
-        """Add these entries to the worker's count; tell whether to go on."""
-        self.counted += entries
-        self.board.count(self.number, self.counted)
-        # A worker whose parent is gone stops, because the next run may begin at any moment.
-        return not self.board.stopped and os.getppid() == self._parent
-
-    def reply(self, message: object) -> None:
-        """Answer the parent."""
-        send(self.line, ("", message))
-
-
-def serve(line: Line, volumes: Sequence[walk.OpenVolume]) -> None:
-    """Carry out the parent's orders until it closes the socket. Never returns."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    gc.disable()
+def obey(line: Line, volumes: Sequence[walk.OpenVolume]) -> NoReturn:
+    """Carry out the parent's orders. Raises what Line.serve handles."""
     try:
         _obey(line, volumes)
-    except (EOFError, ConnectionError):
-        os._exit(0)
-    except UsernsplanError as error:
-        _report(line, USER_ERROR, (str(error), error.hint, error.exit_status))
+    except ConnectionError:
+        raise
     except OSError as error:
         # The errors of entries are caught where they happen, so this one is the journal's.
-        text = f"the journal of the run: {reason_of(error)}"
-        _report(line, USER_ERROR, (text, "make room, and run the same command again", 1))
-    except BaseException:  # noqa: BLE001 - the parent shows it
-        import traceback  # noqa: PLC0415 - only for a bug
-
-        _report(line, BUG, traceback.format_exc())
-    os._exit(1)
+        raise UsernsplanError(
+            f"the journal of the run: {reason_of(error)}",
+            hint="make room, and run the same command again",
+        ) from error
 
 
 def _obey(line: Line, volumes: Sequence[walk.OpenVolume]) -> NoReturn:
-    again: list[FolderPlace] = []
+    again: set[FolderKey] = set()
     while True:
-        order = receive(line.line)
+        order = line.receive()
         line.counted = 0
         match order:
             case Look():
@@ -203,31 +123,24 @@ def _obey(line: Line, volumes: Sequence[walk.OpenVolume]) -> NoReturn:
                 line.reply(_tops(volumes, order))
 
 
-def _report(line: Line, kind: str, message: object) -> None:
-    with suppress(OSError):  # the parent is gone: nobody reads it
-        send(line.line, (kind, message))
-
-
 def _look(line: Line, volumes: Sequence[walk.OpenVolume], order: Look) -> Seen:
-    looker = Looker(volumes, order.pass_) if order.log else Foreseeing(volumes, order.pass_)
+    if order.outside:
+        looker: Looker = Naming(volumes, order.pass_, order.outside)
+    else:
+        kind = Looker if order.log else Foreseeing
+        looker = kind(volumes, order.pass_, order.threads)
     writer = logs.Writer(order.log) if order.log else None
-    while (stack := receive(line.line)) is not None:
+    while (stack := line.receive()) is not None:
         before = looker.found.entries
         while stack and line.goes_on(looker.found.entries - before):
             before = looker.found.entries
-            if line.board.asked(line.number) and (given := _half(stack)):
-                line.board.ask(line.number, share=False)
+            if given := line.given(stack):
                 line.reply(given)
-
-            number, above, names, seen_before = stack[-1]
-            name = names.pop()
-            if not names:
-                stack.pop()
-            parts = (*above, name) if name else above
-            notes, folders, seen_before = looker.look(number, parts, seen_before)
-            if writer:
-                for note in notes:
+            number, parts, seen_before = walk.taken(stack)
+            for note in looker.look(number, parts, seen_before):
+                if writer:
                     writer.write(note)
+            folders, seen_before = looker.below
             if folders:
                 stack.append((number, parts, folders, seen_before))
         line.reply(None)
@@ -238,18 +151,8 @@ def _look(line: Line, volumes: Sequence[walk.OpenVolume], order: Look) -> Seen:
     return looker.found
 
 
-def _half(stack: list[Waiting]) -> list[Waiting]:
-    """Remove half of the folders nearest to the top and return them; the most work in one step."""
-    number, above, names, seen_before = stack[0]
-    if len(names) > 1:
-        half = names[: len(names) // 2]
-        del names[: len(names) // 2]
-        return [(number, above, half, seen_before)]
-    return [stack.pop(0)] if len(stack) > 1 else []
-
-
 def _carry(
-    line: Line, volumes: Sequence[walk.OpenVolume], order: Carry, again: list[FolderPlace]
+    line: Line, volumes: Sequence[walk.OpenVolume], order: Carry, again: set[FolderKey]
 ) -> Done:
     carrier = order.rules.carrier(volumes, logs.Links(order.run) if order.run else None)
     before = 0
@@ -259,7 +162,7 @@ def _carry(
                 return carrier.done
             before = carrier.done.changed
             if (note.changes() or not note.parts) and not carrier.carry(note):
-                again.append((note.volume, note.parts))
+                again.add(_key(note))
     return carrier.done
 
 
@@ -289,10 +192,11 @@ def _prove(volumes: Sequence[walk.OpenVolume], order: Prove) -> Done:
 
 
 def _late(
-    line: Line, volumes: Sequence[walk.OpenVolume], order: Late, again: list[FolderPlace]
+    line: Line, volumes: Sequence[walk.OpenVolume], order: Late, again: set[FolderKey]
 ) -> Done:
-    looker = LateLooker(volumes, order.rules.pass_, order.rules.outside)
-    carrier = order.rules.carrier(volumes, logs.Links(order.run))
+    rules = order.rules
+    looker = LateLooker(volumes, rules.pass_, rules.outside, rules.threads)
+    carrier = rules.carrier(volumes, logs.Links(order.run))
     writer: logs.Writer | None = None
     unseen: list[tuple[str, str]] = []
 
@@ -303,29 +207,25 @@ def _late(
             unseen.append((volumes[place[0]].shown(place[1]), reason_of(error)))
             return False
 
-    todo = dict.fromkeys([(number, ()) for number in range(len(volumes))] if order.deep else again)
+    todo: dict[FolderKey, FolderPlace] = {}
     for log in () if order.deep else order.logs:
-        for note in logs.read(log):
+        for note in logs.noted(log):
             place = (note.volume, note.parts)
-            if tells(partial(_touched, volumes, note, order.since), place):
-                todo[place] = None
+            if _key(note) in again or tells(partial(_touched, looker, note, order.since), place):
+                todo[_key(note)] = place
 
-    stack = list(todo)
+    stack = [(number, TOP) for number in range(len(volumes))] if order.deep else [*todo.values()]
     while stack and line.goes_on(0):
         number, parts = stack.pop()
-        pieces, folders, _ = looker.look(number, parts, first=False)
-        for note in logs.joined(pieces):
+        for note in logs.joined(looker.look(number, parts, first=False)):
             if note.changes():
                 writer = writer or logs.Writer(order.log)
                 writer.write(note)
                 writer.sync()
                 carrier.carry(note)
-        below = [(number, (*parts, name)) for name in folders]
-        stack += [
-            at
-            for at in below
-            if order.deep or tells(partial(_is_new, volumes[number], at[1], looker), at)
-        ]
+        names = chain.from_iterable(name.split("/") for name in looker.below[0])
+        below = [(number, parts.below(name)) for name in names]
+        stack += [at for at in below if order.deep or tells(partial(_is_new, looker, *at), at)]
     if writer:
         writer.close()
 
@@ -338,22 +238,26 @@ def _late(
     return done
 
 
-def _touched(volumes: Sequence[walk.OpenVolume], note: logs.Folder, since: int) -> bool:
+def _key(note: logs.Folder) -> FolderKey:
+    return note.volume, note.device, note.inode
+
+
+def _touched(looker: Looker, note: logs.Folder, since: int) -> bool:
     """Tell whether a folder gained or lost a name since then (ns), or another took its name."""
-    now = _seen(volumes[note.volume], note.parts)
+    now = _seen(looker, note.volume, note.parts)
     return now is not None and (now.st_mtime_ns >= since or now.st_ino != note.inode)
 
 
-def _is_new(volume: walk.OpenVolume, parts: tuple[str, ...], looker: Looker) -> bool:
+def _is_new(looker: Looker, number: int, parts: Parts) -> bool:
     """Tell whether the run has not changed a sub-folder yet: it lacks its new owner."""
-    now = _seen(volume, parts)
+    now = _seen(looker, number, parts)
     return now is not None and looker.wanted(now[4:6]) != now[4:6]
 
 
-def _seen(volume: walk.OpenVolume, parts: tuple[str, ...]) -> os.stat_result | None:
+def _seen(looker: Looker, number: int, parts: Parts) -> os.stat_result | None:
     """The fstat of a folder now; None if it is gone. Raises OSError if it cannot be opened."""
     try:
-        pinned = walk.folder(volume, parts)
+        pinned = looker.folder(number, parts)
     except OSError as error:
         if error.errno in walk.GONE | {errno.EXDEV}:
             return None
@@ -371,25 +275,3 @@ def _tops(volumes: Sequence[walk.OpenVolume], order: Tops) -> Done:
         os.fchdir(top)
         carrier.itself(note, top)
     return carrier.done
-
-
-def send(line: socket.socket, message: object) -> None:
-    """Send a message to the other end."""
-    raw = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-    line.sendall(_SIZE.pack(len(raw)) + raw)
-
-
-def receive(line: socket.socket) -> Any:  # noqa: ANN401 - what the other side sent
-    """Wait for a message. Raises EOFError or ConnectionError if the other end is gone."""
-    [size] = _SIZE.unpack(_exactly(line, _SIZE.size))
-    return pickle.loads(_exactly(line, size))  # noqa: S301 - from our own child or parent
-
-
-def _exactly(line: socket.socket, size: int) -> bytes:
-    got = bytearray()
-    while len(got) < size:
-        piece = line.recv(min(size - len(got), 1 << 20))
-        if not piece:
-            raise EOFError
-        got += piece
-    return bytes(got)

@@ -8,7 +8,7 @@ from usernsplan.claims.sources import claims_of
 from usernsplan.claims.uses import without_mounts
 from usernsplan.engines import engine_of_pool
 from usernsplan.formats.accounts import Accounts, User
-from usernsplan.ids import EVERY_ID, ID_LIMIT, IdSet
+from usernsplan.ids import EVERY_ID, IdSet, read_id
 from usernsplan.mapping import KINDS
 from usernsplan.model import Namespace
 from usernsplan.values import NamedTuple, dataclass, replace
@@ -253,11 +253,3 @@ def from_container(asked: str, allocation: Allocation, image: Accounts) -> Insid
         None if uid is None else uids.to_host(uid),
         None if gid is None else gids.to_host(gid),
     )
-
-
-def read_id(text: str) -> int | None:
-    """A decimal id from 0 to 4294967294; None for other text, also for a leading 0 (octal)."""
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(ID_LIMIT))):
-        return None
-    number = int(text)
-    return number if number < ID_LIMIT and str(number) == text else None

@@ -323,20 +323,10 @@ to_id(PyObject *number, void *into)
     return 1;
 }
 
-/* The options from Python's tuple. ``owners`` must be freed, also after an error (-1). */
+/* The pairs of owners from Python's tuple. ``owners`` must be freed, also after an error (-1). */
 static int
-unpack(PyObject *tuple, struct options *options)
+unpack_owners(PyObject *owners, struct options *options)
 {
-    PyObject *owners;
-    long long seen_before, pinning, until;
-
-    if (!PyArg_ParseTuple(tuple, "O!LLLpy#y#i", &PyTuple_Type, &owners, &seen_before, &pinning,
-                          &until, &options->search, &options->uids.at, &options->uids.size,
-                          &options->gids.at, &options->gids.size, &options->threads))
-        return -1;
-    options->seen_before = seen_before;
-    options->pinning = pinning;
-    options->until = until;
     Py_ssize_t count = PyTuple_Size(owners);
     options->owners = calloc(count ? count : 1, sizeof *options->owners);
     if (!options->owners) {
@@ -351,6 +341,23 @@ unpack(PyObject *tuple, struct options *options)
         options->owner_count++;
     }
     return 0;
+}
+
+/* The options from Python's tuple, as above. */
+static int
+unpack(PyObject *tuple, struct options *options)
+{
+    PyObject *owners;
+    long long seen_before, pinning, until;
+
+    if (!PyArg_ParseTuple(tuple, "O!LLLpy#y#i", &PyTuple_Type, &owners, &seen_before, &pinning,
+                          &until, &options->search, &options->uids.at, &options->uids.size,
+                          &options->gids.at, &options->gids.size, &options->threads))
+        return -1;
+    options->seen_before = seen_before;
+    options->pinning = pinning;
+    options->until = until;
+    return unpack_owners(owners, options);
 }
 
 /* Append to the list of an owner in ``plain``. ``last`` is the list that was used last. */
@@ -737,24 +744,26 @@ carry_one(struct special *one, uint64_t inode, const struct change *change)
 static PyObject *
 carry(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
-    PyObject *names, *options, *raw = NULL, *found = NULL;
+    PyObject *names, *owners, *raw = NULL, *found = NULL;
     struct special *specials = NULL;
     struct change change = {0};
     struct value *old = change.old, *new = change.new;
     const char *inodes;
     Py_ssize_t size;
+    long long pinning;
 
-    if (!PyArg_ParseTuple(arguments, "O!y#O!KI(z#z#)(z#z#)p", &PyList_Type, &names, &inodes, &size,
-                          &PyTuple_Type, &options, &change.links, &change.mode, &old[0].raw,
+    if (!PyArg_ParseTuple(arguments, "O!y#O!KI(z#z#)(z#z#)Lp", &PyList_Type, &names, &inodes, &size,
+                          &PyTuple_Type, &owners, &change.links, &change.mode, &old[0].raw,
                           &old[0].size, &old[1].raw, &old[1].size, &new[0].raw, &new[0].size,
-                          &new[1].raw, &new[1].size, &change.preview))
+                          &new[1].raw, &new[1].size, &pinning, &change.preview))
         return NULL;
+    change.options.pinning = pinning;
     Py_ssize_t count = PyList_Size(names);
     if (size != count * (Py_ssize_t)sizeof(uint64_t)) {
         PyErr_SetString(PyExc_ValueError, "not one inode for each name");
         return NULL;
     }
-    if (unpack(options, &change.options) || !(raw = pack(names, &specials)))
+    if (unpack_owners(owners, &change.options) || !(raw = pack(names, &specials)))
         goto end;
 
     Py_BEGIN_ALLOW_THREADS

@@ -8,11 +8,12 @@ def care(names: list[str], pinning: int, /) -> tuple[dict[Any, Any], list[Any]]:
 def carry(
     names: list[str],
     inodes: bytes,
-    options: tuple[Any, ...],
+    owners: tuple[Any, ...],
     links: int,
     mode: int,
     old: tuple[bytes | None, bytes | None],
     new: tuple[bytes | None, bytes | None],
+    pinning: int,
     preview: bool,
     /,
 ) -> list[int]: ...

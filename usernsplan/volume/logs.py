@@ -70,7 +70,7 @@ class Folder:
 
     def itself(self) -> Folder | None:
         """The same without the entries of the folder; None if the run leaves the folder alone."""
-        care = [group for group in self.groups if group.names == ["."]]
+        care = [group for group in self.groups if group.is_folder]
         if not (self.own or care):
             return None
         return replace(self.piece(), own=self.own, groups=care)

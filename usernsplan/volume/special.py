@@ -172,14 +172,14 @@ def carried(group: Group, change: Change, pinning: int, *, preview: bool = False
     if compiled.carry is None or not change.is_powerless:
         return [OTHER] * count
     new, owner = change.new, change.new.owner
-    owners = dict.fromkeys((*change.olds, owner), owner)
-    # The options of a step, of which only these two matter here.
-    options = (tuple(owners.items()), 0, pinning, 0, False, b"", b"", 1)
+    owners = tuple(dict.fromkeys((*change.olds, owner), owner).items())
     acls = [(form.acl, form.default_acl) for form in (change.old, new)]
     found: list[int] = []
     for piece in group.pieces(_BATCH):
         inodes = piece.inodes.tobytes()
-        found += compiled.carry(piece.names, inodes, options, group.links, new.mode, *acls, preview)
+        found += compiled.carry(
+            piece.names, inodes, owners, group.links, new.mode, *acls, pinning, preview
+        )
     return found
 
 

@@ -49,9 +49,15 @@ def holdings(allocation: Allocation, *owners: str) -> Iterator[Holding]:
     """The lines that an allocation needs for these owners; by default, for all of its owners."""
     if has_lines(allocation):
         for owner in owners or (allocation.owner, *allocation.extra_owners):
-            for kind in KINDS:
-                ranges = granted(allocation, kind, owner)
-                yield Holding(kind, owner, [subid.line(owner, ids) for ids in ranges])
+            uids = _lines(allocation, "uid", owner)
+            # Both maps are almost always the same.
+            is_same = allocation.mapping.gids is allocation.mapping.uids
+            yield Holding("uid", owner, uids)
+            yield Holding("gid", owner, uids if is_same else _lines(allocation, "gid", owner))
+
+
+def _lines(allocation: Allocation, kind: Kind, owner: str) -> list[bytes]:
+    return [subid.line(owner, ids) for ids in granted(allocation, kind, owner)]
 
 
 def own_ids(allocation: Allocation, kind: Kind) -> IdSet:

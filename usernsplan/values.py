@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import _tuplegetter  # type: ignore[attr-defined]  # as namedtuple takes it
 from operator import attrgetter
+from types import MemberDescriptorType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -128,7 +129,13 @@ def _init(cls: Any) -> Any:
             scope[f"_default_{name}"] = one.default
             word = f"{name}=_default_{name}"
         words.append(word)
-        steps.append(f" _set(self, {name!r}, {value})\n")
+        slot = getattr(cls, name, None)
+        if isinstance(slot, MemberDescriptorType):
+            # Half the time of object.__setattr__, which looks for the slot in the class.
+            scope[f"_set_{name}"] = slot.__set__
+            steps.append(f" _set_{name}(self, {value})\n")
+        else:
+            steps.append(f" _set(self, {name!r}, {value})\n")
     if hasattr(cls, "__post_init__"):
         steps.append(" self.__post_init__()\n")
     # The names of fields are identifiers: nothing here is text of others.

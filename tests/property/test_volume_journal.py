@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from array import array
 from copy import deepcopy
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from usernsplan.volume.entries import Group
 from usernsplan.volume.logs import Folder, Writer, joined, read
 from usernsplan.volume.parts import TOP, Parts
 from usernsplan.volume.passes import Form
 from usernsplan.volume.renew import Proof
-from usernsplan.volume.special import Special
 
 ID = st.integers(0, 4294967294)
 # What statx gives: the kernel's own widths.
@@ -35,17 +36,19 @@ PARTS = st.one_of(
     st.integers(100, 3000).map(lambda depth: ["d"] * depth),
 ).map(Parts.of)
 RAW = st.one_of(st.none(), st.binary(max_size=30))
-SPECIAL = st.builds(
-    Special,
-    name=st.one_of(NAME, st.just(".")),
-    device=BIG,
-    inode=BIG,
-    links=st.integers(1, 2**32),
-    changed_ns=st.integers(-(2**63), 2**63),
-    form=st.builds(Form, OWNER, st.integers(0, 0o177777), RAW, RAW, RAW),
-    proof=st.one_of(
-        st.none(), st.builds(Proof, st.integers(0, 2**63), st.text("0123456789abcdef", min_size=64))
-    ),
+PROOF = st.one_of(
+    st.none(), st.builds(Proof, st.integers(0, 2**63), st.text("0123456789abcdef", min_size=64))
+)
+GROUP = st.integers(1, 3).flatmap(
+    lambda size: st.builds(
+        Group,
+        form=st.builds(Form, OWNER, st.integers(0, 0o177777), RAW, RAW, RAW),
+        device=BIG,
+        links=st.integers(1, 2**32),
+        names=st.lists(st.one_of(NAME, st.just(".")), min_size=size, max_size=size),
+        inodes=st.lists(BIG, min_size=size, max_size=size).map(lambda some: array("Q", some)),
+        proofs=st.one_of(st.just([]), st.lists(PROOF, min_size=size, max_size=size)),
+    )
 )
 FOLDER = st.builds(
     Folder,
@@ -56,7 +59,7 @@ FOLDER = st.builds(
     own=st.one_of(st.none(), OWNER),
     common=st.one_of(st.none(), OWNER),
     others=st.lists(st.tuples(OWNER, st.lists(NAME, max_size=3)), max_size=3),
-    special=st.lists(SPECIAL, max_size=2),
+    groups=st.lists(GROUP, max_size=2),
     left=st.lists(NAME, max_size=2),
 )
 
@@ -115,25 +118,29 @@ def test_a_log_that_a_kill_cut_short_is_read_up_to_its_last_whole_line(
 @given(folders=st.lists(FOLDER, min_size=1, max_size=4).map(distinct), data=st.data())
 def test_a_folder_in_pieces_is_one_folder_again(folders: list[Folder], data: st.DataObject) -> None:
     pieces: list[Folder] = []
+    whole: list[Folder] = []
     for folder in folders:
         # The first has what a folder has once; the lists go on in the others.
         cuts = sorted(data.draw(st.tuples(st.integers(0, 3), st.integers(0, 3))))
         bounds = list(zip([0, *cuts], [*cuts, 99], strict=True))
-        pieces += [
+        cut = [
             Folder(
                 *(folder.volume, folder.parts, folder.device, folder.inode),
                 own=None if number else folder.own,
                 common=None if number else folder.common,
                 others=folder.others[start:stop],
-                special=folder.special[start:stop],
+                groups=folder.groups[start:stop],
                 left=folder.left[start:stop],
             )
             for number, (start, stop) in enumerate(bounds)
         ]
-    assert list(joined(deepcopy(pieces))) == folders
+        pieces += cut
+        # What says nothing of the folder as a whole needs no room together.
+        whole += [folder] if folder.own or folder.common else cut
+    assert list(joined(deepcopy(pieces))) == whole
     with tempfile.TemporaryDirectory() as below:
         written(f"{below}/log", pieces)
-        assert list(read(f"{below}/log")) == folders
+        assert list(read(f"{below}/log")) == whole
 
 
 @given(folder=FOLDER)

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from tests.command import missing, needs_root
 from tests.examples import CI
 from tests.unit.xattrs import GROUP, MASK, NOBODY, PLAIN, USER, acl, v2
+from usernsplan.ids import EVERY_ID
 from usernsplan.volume import compiled, syscalls
-from usernsplan.volume.folder import BY_NAME, FolderListing, StepOptions, step_in_python
+from usernsplan.volume.folder import BY_NAME, FolderListing, StepOptions, packed, step_in_python
 from usernsplan.volume.metadata import ACL_ACCESS, ACL_DEFAULT, CAPABILITY
 
 pytestmark = needs_root
@@ -119,7 +120,10 @@ options = st.builds(
     ),
     st.sampled_from(MOMENTS),
     st.sampled_from(RULES),
-    st.booleans(),
+    until=st.sampled_from(MOMENTS),
+    search=st.booleans(),
+    uids=st.sampled_from([b"", packed(EVERY_ID)]),
+    threads=st.integers(-1, 3),
 )
 
 

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 from tests.examples import examples
 from tests.unit.states import asked, carried_out, per_container, state
+from usernsplan import AllocateRequest, PerContainer, allocate
 from usernsplan.audit import Facts, check
 from usernsplan.claims import index
 from usernsplan.claims.index import Claim, over_others
-from usernsplan.formats import daemon_json
+from usernsplan.formats import daemon_json, subid
+from usernsplan.ledger import access
 from usernsplan.model import ReleaseRequest
 from usernsplan.planner.allocate import make_plan
 from usernsplan.planner.grants import Grants
@@ -26,6 +28,7 @@ from usernsplan.report import json_
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     from usernsplan.model import HostState
 
@@ -145,3 +148,17 @@ def test_a_plan_walks_through_the_ledger_as_often_for_many_names_as_for_few() ->
     ):
         few, many = (walks(partial(decide, tuple(every[:count])), there) for count in (2, 40))
         assert few == many, what
+
+
+def test_what_is_appended_to_a_long_file_is_not_looked_for_in_all_of_it() -> None:
+    short, new = lines(300), b"web:9000000:1000\ndb:9001000:1000\n"
+    for before, after in ((short, short + new), (short + new, short)):
+        assert calls(subid, "ended", partial(subid.added_lines, before, after)) == 2
+
+
+def test_a_command_below_another_root_loads_the_ledger_once(tmp_path: Path) -> None:
+    def web(name: str) -> None:
+        allocate(AllocateRequest((name,), PerContainer()), str(tmp_path))
+
+    web("web")
+    assert calls(access, "_loaded", partial(web, "db")) == 1

@@ -93,6 +93,8 @@ def test_names_are_a_list_of_names(
         (plain_but(seen_before=1 << 63), OverflowError),
         (plain_but(seen_before="now"), TypeError),
         (plain_but(pinning=-(1 << 63) - 1), OverflowError),
+        (plain_but(threads=1 << 31), OverflowError),
+        (plain_but(threads="all"), TypeError),
     ],
 )
 def test_options_are_those_of_the_contract(

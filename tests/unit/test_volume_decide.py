@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ from usernsplan.layout import Layout
 from usernsplan.model import LedgerState, Quarantined, Volume
 from usernsplan.volume import targets
 from usernsplan.volume.decide import container_of, source_of
-from usernsplan.volume.judge import weigh
+from usernsplan.volume.judge import Judgement, weigh
 from usernsplan.volume.options import targets_of
 from usernsplan.volume.seen import Linked, Seen, merged
 
@@ -389,9 +390,13 @@ def test_a_name_whose_number_the_container_lacks_is_an_error(user: str, said: st
 # May it be
 
 
+def judged(found: Seen, request: FixRequest) -> Judgement:
+    return weigh(found, found.linked.outside(), request)
+
+
 def refused(found: Seen, **words: object) -> tuple[str, str]:
     with pytest.raises(RefusedError) as raised:
-        weigh(found, replace(ASKED, **words))  # type: ignore[arg-type]
+        judged(found, replace(ASKED, **words))  # type: ignore[arg-type]
     assert raised.value.exit_status == 9
     assert "nothing was changed" in raised.value.hint
     return str(raised.value), raised.value.hint
@@ -399,10 +404,13 @@ def refused(found: Seen, **words: object) -> tuple[str, str]:
 
 def test_a_tree_without_trouble_may_be_fixed() -> None:
     whole = Seen(
-        entries=5, linked={(1, 2): Linked(2, 7, 2, ())}, skipped=[("/a", "x")], failed=[("/b", "y")]
+        entries=5,
+        linked=linked((2, 2, 7), (2, 2, 7)),
+        skipped=[("/a", "x")],
+        failed=[("/b", "y")],
     )
-    assert weigh(whole, ASKED).outside == frozenset()
-    assert weigh(whole, ASKED).skipped == ()
+    assert judged(whole, ASKED).outside == frozenset()
+    assert judged(whole, ASKED).skipped == ()
 
 
 def test_unmapped_ids_are_a_table_of_ids_and_counts() -> None:
@@ -415,7 +423,7 @@ def test_unmapped_ids_are_a_table_of_ids_and_counts() -> None:
         ["gid", "70001", "12", "entries"],
     ]
     assert "--unmapped keep" in hint
-    assert weigh(found, replace(ASKED, keep_unmapped=True)).skipped == ()
+    assert judged(found, replace(ASKED, keep_unmapped=True)).skipped == ()
     assert "gid" in refused(Seen(unmapped_gids=Counter({5: 1})))[0]
 
 
@@ -437,68 +445,67 @@ def test_entries_that_cannot_be_carried_are_named_whatever_the_words() -> None:
     assert "'/v/new\\nline': b" in said
 
 
-def linked(links: int, *places: str) -> Linked:
-    return Linked(links, 7, len(places), (), places=list(places))
+def arrays(*names: tuple[int, int]) -> tuple[array[int], array[int]]:
+    """Names of linked inodes: the inode and the ctime of each."""
+    return array("Q", [inode for inode, _ in names]), array("q", [ctime for _, ctime in names])
+
+
+def linked(
+    *names: tuple[int, int, int], device: int = 1, kinds: tuple[str, ...] | None = None
+) -> Linked:
+    """Names of linked inodes: the link count, the inode and the ctime of each."""
+    found = Linked()
+    for links, inode, ctime in names:
+        found.add((device, links, kinds), *arrays((inode, ctime)))
+    return found
 
 
 def test_links_to_outside_are_refused_and_named_or_skipped_and_named() -> None:
-    found = Seen(
-        linked={
-            (1, 2): linked(3, "/v/b", "/v/a"),
-            (1, 3): linked(2, "/v/c", "/v/d"),
-            (2, 2): linked(2, "/v/z"),
-        }
-    )
+    found = Seen(linked=linked((3, 2, 7), (3, 2, 7), (2, 3, 7), (2, 3, 7)))
+    found.linked.add((2, 2, None), *arrays((2, 7)))
+    found.outside = ["/v/b", "/v/a", "/v/z"]
     said, hint = refused(found)
     assert [line.strip() for line in said.splitlines()[1:]] == ["/v/a", "/v/b", "/v/z"]
     assert "--outside-links skip" in hint
-    judgement = weigh(found, replace(ASKED, skip_outside_links=True))
+    judgement = judged(found, replace(ASKED, skip_outside_links=True))
     assert judgement.outside == {(1, 2), (2, 2)}
     assert [place.path for place in judgement.skipped] == ["/v/a", "/v/b", "/v/z"]
     assert all("links outside" in place.reason for place in judgement.skipped)
 
 
-def seen(changed_ns: int, place: str, kinds: tuple[str, ...] | None = ()) -> Linked:
-    return Linked(2, changed_ns, 1, kinds, places=[place])
-
-
 def test_an_inode_is_inside_where_all_its_names_were_found_each_where_it_stayed() -> None:
-    one = seen(7, "/v/a")
-    assert not one.is_inside
-    one.add(seen(7, "/v/b"))
-    assert one.is_inside
-    assert weigh(Seen(linked={(1, 2): one}), ASKED).outside == frozenset()
+    one = linked((2, 2, 7))
+    assert one.outside() == {(1, 2)}
+    one.add((1, 2, None), *arrays((2, 7)))
+    assert one.outside() == frozenset()
 
 
-def test_one_name_that_was_renamed_meanwhile_does_not_count_for_two() -> None:
+@pytest.mark.parametrize(
+    "names",
+    [
+        [(2, 2, 7), (2, 2, 8)],
+        # Somebody gave it one more name meanwhile.
+        [(2, 2, 7), (2, 2, 7), (3, 2, 8)],
+        [(3, 2, 8), (3, 2, 8), (3, 2, 8), (2, 2, 7)],
+    ],
+)
+def test_one_name_that_was_renamed_meanwhile_does_not_count_for_two(
+    names: list[tuple[int, int, int]],
+) -> None:
     """A rename changes the ctime: it may be the same name, which was seen before and after."""
-    one = seen(7, "/v/a")
-    one.add(seen(8, "/v/b"))
-    assert one.moved
-    assert not one.is_inside
-    found = Seen(linked={(1, 2): one})
-    said, _ = refused(found)
-    assert [line.strip() for line in said.splitlines()[1:]] == ["/v/a", "/v/b"]
-    assert weigh(found, replace(ASKED, skip_outside_links=True)).outside == {(1, 2)}
+    for order in (names, names[::-1]):
+        found = merged([Seen(linked=linked(one)) for one in order])
+        found.linked.add((1, 2, None), *arrays((3, 7), (3, 7)))
+        assert found.linked.outside() == {(1, 2)}
 
 
-def test_what_one_worker_saw_move_has_moved_for_all() -> None:
-    first, third = seen(7, "/v/a"), seen(7, "/v/c")
-    third.add(seen(8, "/v/d"))
-    first.add(third)
-    assert first.moved
-    assert not first.is_inside
-    merged_one = merged(
-        [Seen(linked={(1, 2): seen(7, "/v/a")}), Seen(linked={(1, 2): seen(9, "/v/b")})]
-    )
-    assert weigh(merged_one, replace(ASKED, skip_outside_links=True)).outside == {(1, 2)}
-
-
-def test_a_change_that_one_name_asks_for_is_one_of_the_inode() -> None:
-    for kinds in ((("acl",), None), (None, ("acl",)), (("acl",), ("acl",))):
-        one = seen(7, "/v/a", kinds[0])
-        one.add(seen(7, "/v/b", kinds[1]))
-        assert one.kinds == ("acl",)
+def test_an_inode_that_changes_counts_once_under_whatever_kinds_it_has() -> None:
+    found = linked((2, 2, 7), (2, 2, 7), (2, 5, 7), (3, 9, 7), kinds=("acl",))
+    found.add((1, 2, None), *arrays((3, 7)))
+    assert found.changing_names() == 4
+    assert found.changes({(1, 2), (1, 5)})
+    assert not found.changes({(1, 2), (1, 5), (1, 9)})
+    assert found.changing({(1, 5), (2, 9)}) == {("acl",): 2}
 
 
 def test_what_several_workers_saw_is_put_together_by_device_and_inode() -> None:
@@ -507,7 +514,7 @@ def test_what_several_workers_saw_is_put_together_by_device_and_inode() -> None:
             entries=3,
             changes=1,
             owners=Counter({(0, 0): 3}),
-            linked={(1, 2): linked(3, "/a"), (1, 3): linked(2, "/x")},
+            linked=linked((3, 2, 7), (2, 3, 7)),
         ),
         Seen(
             entries=4,
@@ -516,9 +523,10 @@ def test_what_several_workers_saw_is_put_together_by_device_and_inode() -> None:
             kinds=Counter(acl=1),
             unmapped_uids=Counter({9: 1}),
             refusals=[("/r", "r")],
-            linked={(1, 2): linked(3, "/b"), (2, 3): linked(2, "/y")},
+            linked=linked((3, 2, 7)),
         ),
-        Seen(linked={(1, 2): linked(3, "/c")}, skipped=[("/s", "s")], failed=[("/f", "f")]),
+        Seen(linked=linked((2, 3, 7), device=2)),
+        Seen(linked=linked((3, 2, 7)), skipped=[("/s", "s")], failed=[("/f", "f")]),
     ]
     whole = merged(parts)
     assert (whole.entries, whole.changes, whole.owners) == (7, 3, Counter({(0, 0): 4, (5, 5): 3}))
@@ -533,7 +541,7 @@ def test_what_several_workers_saw_is_put_together_by_device_and_inode() -> None:
         [("/f", "f")],
     )
     asked = replace(ASKED, skip_outside_links=True)
-    assert weigh(replace(whole, refusals=[], unmapped_uids=Counter()), asked).outside == {
+    assert judged(replace(whole, refusals=[], unmapped_uids=Counter()), asked).outside == {
         (1, 3),
         (2, 3),
     }

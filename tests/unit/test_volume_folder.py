@@ -67,9 +67,13 @@ class Stepper:
 
     step: Step
 
-    def look(self, *names: str, seen_before: int = 0, search: bool = False) -> FolderListing:
+    def look(
+        self, *names: str, seen_before: int = 0, search: bool = False, threads: int = 1
+    ) -> FolderListing:
         every = packed(EVERY_ID)
-        options = StepOptions((), seen_before, search=search, uids=every, gids=every)
+        options = StepOptions(
+            (), seen_before, search=search, uids=every, gids=every, threads=threads
+        )
         return self.taken(names or sorted(os.listdir()), options)
 
     def give(
@@ -538,8 +542,30 @@ def test_whoever_exchanges_names_meanwhile_gets_nothing_of_others(
     assert os.listdir("/proc/self/fd") == descriptors
 
 
-@pytest.mark.parametrize("search", [False, True])
-def test_a_signals_handler_may_stop_it(one: Stepper, search: bool) -> None:
+@needs_root
+@each_pinning
+def test_threads_share_many_names_and_the_lists_keep_the_order(one: Stepper, pinning: int) -> None:
+    names = [f"{number:04}" for number in range(3500)]
+    folders, care, gone = names[3::7], names[5::7], names[6::7]
+    for name in folders:
+        os.mkdir(name)
+    make(*care, of=FIRST)
+    for name in care:
+        os.chmod(name, 0o4700)
+    plain = [name for name in names if not {name} & {*folders, *care, *gone}]
+    make(*plain[::2], of=FIRST)
+    make(*plain[1::2], of=OTHER)
+
+    options = StepOptions(((FIRST, OTHER),), pinning=pinning, threads=3)
+    found = one.taken(names, options)
+    assert (found.folders, found.care, found.failures) == (folders, care, [])
+    assert found.plain == {FIRST: plain[::2], OTHER: plain[1::2]}
+    assert {owner(name) for name in plain} == {OTHER}
+    assert {owner(name) for name in care} == {FIRST}
+
+
+@pytest.mark.parametrize(("search", "threads"), [(False, 1), (True, 1), (False, 3)])
+def test_a_signals_handler_may_stop_it(one: Stepper, search: bool, threads: int) -> None:
     make("a")
 
     class StoppedError(Exception):
@@ -552,7 +578,7 @@ def test_a_signals_handler_may_stop_it(one: Stepper, search: bool) -> None:
     signal.setitimer(signal.ITIMER_VIRTUAL, 0.02)
     try:
         with pytest.raises(StoppedError):
-            one.look(*["a"] * 1_000_000, search=search)
+            one.look(*["a"] * 1_000_000, search=search, threads=threads)
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)

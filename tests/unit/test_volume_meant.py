@@ -335,7 +335,7 @@ def test_ids_of_another_range_have_a_command_that_carries_them() -> None:
         "usernsplan fix-volume '/srv/my vol' /b --container web --from 'old one'",
     )
     with pytest.raises(RefusedError) as raised:
-        judge.weigh(found, asked.request, remedies)
+        judge.weigh(found, frozenset(), asked.request, remedies)
     assert [line.split(": ", 1)[-1] for line in raised.value.hint.splitlines()][:2] == list(
         remedies
     )

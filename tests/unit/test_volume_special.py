@@ -5,28 +5,39 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from array import array
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.command import needs_root
+from tests.command import missing, needs_root
 from tests.unit.xattrs import USER, acl, v2, v3
-from usernsplan.volume import syscalls
-from usernsplan.volume.metadata import ACL_ACCESS, CAPABILITY
+from usernsplan.volume import compiled, syscalls
+from usernsplan.volume.entries import Group
+from usernsplan.volume.metadata import ACL_ACCESS, ACL_DEFAULT, CAPABILITY
 from usernsplan.volume.passes import Form
 from usernsplan.volume.special import (
+    CHANGED,
+    RIGHT,
     Care,
     Change,
     HalfDoneError,
     MeanwhileError,
-    Special,
     SpecialResult,
+    carried,
     carry,
     foretell,
+    half_done,
     look,
+    looked,
 )
+from usernsplan.volume.special import OTHER as LEFT
+
+if TYPE_CHECKING:
+    from usernsplan.volume.entries import Special
 
 FIRST, LAST, OTHER = (4711, 4712), (104711, 104712), (5, 5)
 
@@ -46,6 +57,17 @@ def acl_for(uid: int, mode: int = 0o755) -> bytes:
 
 def pin(name: str) -> int:
     return os.open(name, os.O_PATH | os.O_NOFOLLOW)
+
+
+@pytest.fixture(autouse=True, params=["Python", "C"])
+def step(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which code does it."""
+    if compiled.care is None:
+        missing("the compiled step")
+    if request.param == "Python":
+        monkeypatch.setattr(compiled, "care", None)
+        monkeypatch.setattr(compiled, "carry", None)
+    return str(request.param)
 
 
 @pytest.fixture(autouse=True)
@@ -88,13 +110,32 @@ def going(entry: Special, new: Form | None = None) -> Change:
     return Change((FIRST,), entry.form, new or last(entry), last(entry))
 
 
+def group(*entries: Special) -> Group:
+    """Entries with one form, as a journal has them."""
+    one = entries[0]
+    inodes = array("Q", [entry.inode for entry in entries])
+    return Group(one.form, one.device, one.links, [entry.name for entry in entries], inodes)
+
+
+def changed(
+    entry: Special, change: Change, renewed: dict[tuple[int, int], int] | None = None
+) -> SpecialResult:
+    """As a run does it: in bulk, and one by one what that leaves."""
+    [result] = carried(group(entry), change, 0)
+    if result > 0:
+        raise half_done(os.strerror(result))
+    if result != LEFT:
+        return SpecialResult(result == CHANGED, inode=entry.inode)
+    return carry(entry, change, Care(pin, renewed or {}))
+
+
 def there(entry: Special) -> SpecialResult:
-    return carry(entry, going(entry), Care(pin))._replace(inode=0)
+    return changed(entry, going(entry))._replace(inode=0)
 
 
 def back(entry: Special, renewed: dict[tuple[int, int], int] | None = None) -> SpecialResult:
     change = Change((LAST,), last(entry), entry.form, last(entry), back=True)
-    return carry(entry, change, Care(pin, renewed or {}))._replace(inode=0)
+    return changed(entry, change, renewed)._replace(inode=0)
 
 
 def seen() -> tuple[tuple[int, int], int, bytes | None, bytes | None]:
@@ -189,9 +230,9 @@ def test_a_capability_is_not_put_back_where_the_run_changes_no_owner() -> None:
     new = replace(entry.form, capability=v3(100000))
     Path("a").write_bytes(b"something else")
     with pytest.raises(MeanwhileError, match="capability"):
-        carry(entry, Change((FIRST,), entry.form, new, new), Care(pin))
+        changed(entry, Change((FIRST,), entry.form, new, new))
     assert (
-        carry(entry, Change((FIRST,), new, entry.form, new, back=True), Care(pin))[:2]
+        changed(entry, Change((FIRST,), new, entry.form, new, back=True))[:2]
         == SpecialResult(False, lacks=True)[:2]
     )
     assert seen() == (FIRST, 0o755, None, None)
@@ -258,6 +299,111 @@ def test_one_name_less_is_no_reason_to_leave_it_alone() -> None:
     assert seen()[:2] == (LAST, 0o4755)
 
 
+# In bulk
+
+
+@needs_root
+def test_entries_with_one_form_are_one_group_and_what_they_have_is_what_a_look_at_each_shows() -> (
+    None
+):
+    made(0o640, acl=acl_for(33))
+    for name in ("b", "c", "d", "e", "\udcff", "f" * 255):
+        Path(name).write_bytes(b"")
+    os.link("b", "again")
+    os.mkfifo("fifo")
+    os.mknod("device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    os.symlink("nowhere", "link")
+    os.link("link", "link again", follow_symlinks=False)
+    Path("d").chmod(0o4755)
+    os.setxattr("e", CAPABILITY, v2())
+    Path("below").mkdir()
+    os.setxattr("below", ACL_DEFAULT, acl_for(33))
+    names = [".", *sorted(os.listdir())]
+
+    groups, failures = looked([*names, "gone", "e/x"], 0)
+    assert failures == [("e/x", errno.ENOTDIR)]
+    assert sorted(one.names for one in groups if len(one.names) > 1) == [
+        ["again", "b"],
+        ["c", "f" * 255, "\udcff"],
+        ["link", "link again"],
+    ]
+    found = [entry for one in groups for entry in one.entries()]
+    assert sorted(found, key=lambda entry: names.index(entry.name)) == [
+        look(name, pin) for name in names
+    ]
+
+
+def test_many_names_are_looked_at_in_the_order_in_which_they_are_given() -> None:
+    names = [f"{number:04}" for number in range(2500)]
+    Path(names[0]).write_bytes(b"")
+    for name in names[1:]:
+        os.link(names[0], name)
+    [one], failures = looked(names[::-1], 0)
+    assert (one.names, failures) == (names[::-1], [])
+    assert {*one.inodes} == {os.stat(names[0]).st_ino}
+    assert one.links == len(names)
+
+
+@needs_root
+def test_what_has_no_power_is_changed_in_bulk_also_where_a_kill_left_it(step: str) -> None:
+    first = made(0o640, acl=acl_for(33, 0o640))
+    change = going(first)
+    for name in ("right", "killed", "other"):
+        Path(name).write_bytes(b"")
+        os.chown(name, *(FIRST if name == "other" else LAST))
+        owner_of_acl = 100033 if name == "right" else 33
+        os.setxattr(name, ACL_ACCESS, acl_for(owner_of_acl, 0o640))
+        Path(name).chmod(0o644 if name == "other" else 0o640)
+    entries = [replace(look(name, pin), form=first.form) for name in ("a", "right", "killed")]
+    entries += [replace(look("other", pin), form=first.form), replace(first, name="gone")]
+    before = {name: os.lstat(name).st_ctime_ns for name in ("right", "other")}
+
+    if step == "Python":
+        assert carried(group(*entries), change, 0) == [LEFT] * 5
+        return
+    results = [CHANGED, RIGHT, CHANGED, LEFT, LEFT]
+    assert carried(group(*entries), change, 0, preview=True) == results
+    assert look("a", pin) == first
+    assert carried(group(*entries), change, 0) == results
+    assert {look(name, pin).form for name in ("a", "right", "killed")} == {last(first)}
+    assert {name: os.lstat(name).st_ctime_ns for name in before} == before
+    assert carried(group(*entries), change, 0) == [RIGHT, RIGHT, RIGHT, LEFT, LEFT]
+
+
+@needs_root
+def test_an_acl_that_the_system_refuses_leaves_the_entry_half_done() -> None:
+    entry = made(0o640, acl=acl_for(33, 0o640))
+    new = replace(last(entry), acl=b"no ACL")
+    # Where the owner stays, nothing was changed, and the error is that of the one call.
+    stays = replace(new, owner=FIRST)
+    with pytest.raises(OSError, match="not supported"):
+        changed(entry, Change((FIRST,), entry.form, stays, stays))
+    assert look("a", pin) == entry
+    with pytest.raises(HalfDoneError, match="not supported"):
+        changed(entry, Change((FIRST,), entry.form, new, new))
+    assert seen() == (LAST, 0o640, entry.form.acl, None)
+
+
+@needs_root
+@POWERS
+def test_what_has_power_is_never_changed_in_bulk(mode: int, capability: bytes | None) -> None:
+    entry = made(mode, capability=capability)
+    assert carried(group(entry), going(entry), 0) == [LEFT]
+    assert look("a", pin) == entry
+
+
+@needs_root
+def test_what_got_power_meanwhile_is_not_changed_in_bulk() -> None:
+    entry = made(0o755)
+    for mode, capability in ((0o4755, None), (0o755, v2())):
+        Path("a").chmod(mode)
+        if capability:
+            os.setxattr("a", CAPABILITY, capability)
+        now = look("a", pin)
+        assert carried(group(entry), going(entry), 0) == [LEFT]
+        assert look("a", pin) == now
+
+
 # Errors
 
 
@@ -284,6 +430,7 @@ def test_what_fails_after_the_chown_is_half_done_and_the_next_run_finishes_it(
 def test_where_nothing_was_changed_yet_an_error_is_itself(
     call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(compiled, "carry", None)
     entry = made(0o644, acl=acl_for(33))
     new = last(entry) if call == "chown_pinned" else replace(last(entry), owner=FIRST)
 
@@ -292,7 +439,7 @@ def test_where_nothing_was_changed_yet_an_error_is_itself(
 
     monkeypatch.setattr(syscalls if call == "chown_pinned" else os, call, failing)
     with pytest.raises(PermissionError):
-        carry(entry, Change((FIRST,), entry.form, new, new), Care(pin))
+        changed(entry, Change((FIRST,), entry.form, new, new))
     assert look("a", pin) == entry
 
 
@@ -319,16 +466,10 @@ def test_power_that_a_run_takes_is_lacking_however_often_it_is_run(killed: bool)
     less = replace(last(entry), mode=stat.S_IFREG | 0o2755, capability=None)
     if killed:
         os.chown("a", *LAST)
-    assert (
-        carry(entry, going(entry, less), Care(pin))[:2]
-        == SpecialResult(changed=True, lacks=True)[:2]
-    )
+    assert changed(entry, going(entry, less))[:2] == SpecialResult(changed=True, lacks=True)[:2]
     assert seen() == (LAST, 0o2755, acl_for(100033), None)
     before = ctime()
-    assert (
-        carry(entry, going(entry, less), Care(pin))[:2]
-        == SpecialResult(changed=False, lacks=True)[:2]
-    )
+    assert changed(entry, going(entry, less))[:2] == SpecialResult(changed=False, lacks=True)[:2]
     assert ctime() == before
 
 
@@ -337,9 +478,9 @@ def test_power_is_taken_also_where_the_owner_stays() -> None:
     entry = made(0o4755, capability=v2())
     less = replace(entry.form, mode=stat.S_IFREG | 0o755, capability=None)
     change = Change((FIRST,), entry.form, less, entry.form)
-    assert carry(entry, change, Care(pin))[:2] == SpecialResult(changed=True, lacks=True)[:2]
+    assert changed(entry, change)[:2] == SpecialResult(changed=True, lacks=True)[:2]
     assert seen() == (FIRST, 0o755, None, None)
-    assert carry(entry, change, Care(pin))[:2] == SpecialResult(changed=False, lacks=True)[:2]
+    assert changed(entry, change)[:2] == SpecialResult(changed=False, lacks=True)[:2]
 
 
 @needs_root
@@ -351,11 +492,9 @@ def test_what_took_its_place_and_has_its_power_is_right() -> None:
     Path("b").chmod(0o4755)
     Path("b").replace("a")
     renewed = {(entry.device, entry.inode): os.lstat("a").st_ino}
-    assert (
-        carry(entry, going(entry, less), Care(pin, renewed))[:2] == SpecialResult(changed=False)[:2]
-    )
+    assert changed(entry, going(entry, less), renewed)[:2] == SpecialResult(changed=False)[:2]
     with pytest.raises(MeanwhileError, match="another file"):
-        carry(entry, going(entry, less), Care(pin))
+        changed(entry, going(entry, less))
     assert seen() == (LAST, 0o4755, None, None)
 
 
@@ -383,7 +522,7 @@ def test_power_that_is_no_more_than_what_there_is_goes_back_in_place() -> None:
     os.setxattr("a", CAPABILITY, v2())
     now = look("a", pin).form
     assert (
-        carry(entry, Change(((0, 0),), now, entry.form, now, back=True), Care(pin))[:2]
+        changed(entry, Change(((0, 0),), now, entry.form, now, back=True))[:2]
         == SpecialResult(changed=True)[:2]
     )
     assert seen() == (FIRST, 0o4755, None, v3(100000))

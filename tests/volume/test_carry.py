@@ -573,6 +573,26 @@ def test_many_folders_and_files_are_shared_among_the_workers(host: Host) -> None
     assert counts["hard_link"] == 59
 
 
+@pytest.mark.slow
+def test_one_very_large_folder_is_shared_too_and_is_undone(host: Host) -> None:
+    [start] = host.allocate("web")
+    below = folder(os.fsencode(host.volume) + b"/below")
+    # 20 bytes for each on tmpfs: more than are noted together.
+    for number in range(53_000):
+        path = below + b"/%d" % number
+        os.close(os.open(path, os.O_CREAT))
+        if number % 1000 < 4:
+            finish(path, number % 1000, 7, 0o2644 if number % 1000 == 3 else 0o644)
+    os.mkdir(below + b"/inner")
+    before = snapshot(host.volume)
+    report = host.fix("--mode", "shift", "--jobs", "3")
+    assert differences(snapshot(host.volume), expected(before, shift(start))) == []
+    assert report["counts"]["changed"] == report["counts"]["entries"] == len(before)
+    assert host.fix("--mode", "shift", "--jobs", "2")["counts"]["changed"] == 0
+    host.undo(report["run"])
+    assert differences(snapshot(host.volume), before) == []
+
+
 def test_a_folder_bind_mounted_onto_another_path_is_the_same_volume(host: Host) -> None:
     # As PATH itself: what is mounted there is what is meant.
     [start] = host.allocate("web")

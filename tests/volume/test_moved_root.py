@@ -77,7 +77,7 @@ def everything(host: Host) -> tuple[Any, ...]:
 def test_the_journal_names_what_lies_below_the_root_and_never_the_root(host: Host) -> None:
     _, run = fixed(host)
     content = run_json(host, run)
-    assert content["format"] == 3
+    assert content["format"] == 4
     assert [tree["path"] for tree in content["trees"]] == ["/srv/vol"]
     for log in (host.runs / run).glob("folders*"):
         assert str(host.root) not in log.read_text()
@@ -166,7 +166,7 @@ def test_journals_of_before_that_have_paths_of_the_machine_still_work_below_the_
     assert differences(snapshot(host.volume), before) == []
     content = run_json(host, run)
     assert (content["format"], content["trees"][0]["path"], content["failed"]) == (
-        3,
+        4,
         "/srv/vol",
         ["/srv/vol/file-1"],
     )

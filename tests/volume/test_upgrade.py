@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from tests.volume.tree import Host
 
+ACL = "system.posix_acl_access"
 RUN = "20261129-071316"
 SWAP = (
     "--uid-map",
@@ -97,6 +99,48 @@ def test_a_disjoint_run_of_version_1_is_finished(host: Host) -> None:
     assert owners(host) == {path: number + 100000 for path, number in BEFORE.items()}
 
 
+def test_what_older_versions_noted_one_by_one_is_carried_there_and_back(host: Host) -> None:
+    """Up to format 3, each entry that needs care has a list of its own in the logs."""
+    volume(host, BEFORE)
+    os.link(host.volume / "a", host.volume / "sub/d")
+    (host.volume / "b").chmod(0o755)
+    os.setxattr(host.volume / "b", ACL, acl(1001))
+    place = left(host, SHIFTED, special=True).parent / "folders.0"
+    top, sub = map(json.loads, place.read_text().splitlines())
+    del top["common"], top["others"]
+    top["special"] = [special(host, "a", "a"), [*special(host, "b", "b"), 1, "0" * 64]]
+    sub["special"] = [special(host, "d", "sub/d")]
+    place.write_text(f"{json.dumps(top)}\n{json.dumps(sub)}\n")
+
+    host.told(*PLAIN)
+    assert owners(host) == {path: number + 100000 for path, number in BEFORE.items()}
+    assert os.getxattr(host.volume / "b", ACL) == acl(101001)
+    host.undo(RUN)
+    assert owners(host) == BEFORE
+    assert os.getxattr(host.volume / "b", ACL) == acl(1001)
+
+
+def special(host: Host, name: str, path: str) -> list[Any]:
+    """An entry as these versions wrote it."""
+    seen, has_acl = os.lstat(host.volume / path), path == "b"
+    numbers = [seen.st_dev, seen.st_ino, seen.st_mode, seen.st_nlink, seen.st_ctime_ns]
+    return [
+        name,
+        *numbers,
+        seen.st_uid,
+        seen.st_gid,
+        acl(1001).hex() if has_acl else None,
+        None,
+        None,
+    ]
+
+
+def acl(uid: int) -> bytes:
+    nobody = 0xFFFFFFFF
+    entries = [(1, 7, nobody), (2, 4, uid), (4, 5, nobody), (0x10, 5, nobody), (0x20, 5, nobody)]
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
 def test_an_overlapping_run_of_version_1_in_which_nothing_failed_is_finished(host: Host) -> None:
     # It was killed in its second pass: some wait at staging ids, one is through.
     volume(
@@ -130,7 +174,7 @@ def test_an_overlapping_run_of_version_1_in_which_something_failed_is_refused_an
 
 def test_a_run_of_a_newer_version_stops_every_run_and_is_named(host: Host) -> None:
     volume(host, BEFORE)
-    place = left(host, SHIFTED, format=4)
+    place = left(host, SHIFTED, format=5)
     for words in (
         ("fix-volume", host.volume, *PLAIN),
         ("fix-volume", host.volume, *PLAIN, "--dry-run"),
@@ -138,7 +182,7 @@ def test_a_run_of_a_newer_version_stops_every_run_and_is_named(host: Host) -> No
     ):
         done = host.attempt(*words)
         assert done.returncode == 9, done
-        assert f"{place} was written by a newer usernsplan (format 4)" in done.stderr
+        assert f"{place} was written by a newer usernsplan (format 5)" in done.stderr
         assert f"usernsplan undo {RUN} --root {host.root}" in done.stderr
     assert owners(host) == BEFORE
 
@@ -152,7 +196,7 @@ def test_fields_that_are_added_are_no_trouble(host: Host) -> None:
     host.told(*PLAIN)
     assert owners(host) == {path: number + 100000 for path, number in BEFORE.items()}
     now = json.loads(place.read_text())
-    assert (now["format"], now["trees"][0]["path"], now["failed"]) == (3, "/srv/vol", [])
+    assert (now["format"], now["trees"][0]["path"], now["failed"]) == (4, "/srv/vol", [])
 
 
 @pytest.mark.spread(4)

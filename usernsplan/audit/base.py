@@ -7,9 +7,10 @@ title, and ``check --explain`` prints the rest.
 from __future__ import annotations
 
 from functools import cached_property
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from usernsplan.claims.index import Claims
+from usernsplan.claims.index import NUMBER, Claims
 from usernsplan.claims.meant import is_meant
 from usernsplan.claims.sources import claims_of
 from usernsplan.claims.useradd import useradd
@@ -197,7 +198,7 @@ class Facts:
         """By kind, every range that a line grants, lowest first."""
         lines = sorted(
             (claim for claim in self.claims if claim.source == "subid"),
-            key=lambda claim: (*claim[:2], claim.number),
+            key=itemgetter(0, 1, NUMBER),
         )
         return {kind: tuple(claim for claim in lines if claim.kind == kind) for kind in KINDS}
 
@@ -217,7 +218,7 @@ class Facts:
         """By kind and owner, the ranges that their lines grant, in file order."""
         found: dict[Kind, dict[str, list[Claim]]] = {kind: {} for kind in KINDS}
         for kind in KINDS:
-            for claim in sorted(self.granted[kind], key=lambda claim: claim.number):
+            for claim in sorted(self.granted[kind], key=itemgetter(NUMBER)):
                 found[kind].setdefault(claim.holder, []).append(claim)
         return found
 

@@ -43,7 +43,7 @@ Source = Literal[
     "pass",
 ]
 # The place of ``number`` in a claim.
-_NUMBER = 6
+NUMBER = 6
 # The number of children of a node: more make the tree flatter, fewer make a node faster to search.
 _FAN = 16
 
@@ -117,7 +117,7 @@ class Claims:
         return tuple(self._found)
 
     def __iter__(self) -> Iterator[Claim]:
-        yield from self._all
+        return iter(self._all)
 
     def where(self, keep: Callable[[Claim], object]) -> Claims:
         """The claims for which ``keep`` is true, in the same order."""
@@ -264,7 +264,7 @@ def over_others(
     With ``own``: of the same holder instead. Every pair occurs once, at the later claim by (start,
     number). The list is valid until the next step.
     """
-    ordered = _crowded(sorted(claims, key=itemgetter(0, _NUMBER)))
+    ordered = _crowded(sorted(claims, key=itemgetter(0, NUMBER)))
     met = sweep(ordered, lambda claim: claim[:2], lambda claim: claim.holder)
     for _, claim, total, active in met:
         mine = active.get(claim.holder, [])

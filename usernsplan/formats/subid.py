@@ -201,6 +201,10 @@ def without_lines(raw: bytes, unwanted: Iterable[bytes]) -> bytes:
 
 def added_lines(before: bytes, after: bytes) -> tuple[bytes, ...]:
     """The lines of ``after`` that ``before`` lacks; repeated lines count as often as they occur."""
+    # Nearly every change adds a few lines at the end of a file that may have 100,000.
+    shared = min(before, after, key=len)
+    if shared.endswith(b"\n") and before.startswith(shared) and after.startswith(shared):
+        before, after = before[len(shared) :], after[len(shared) :]
     return tuple((counted(after) - counted(before)).elements())
 
 
@@ -223,7 +227,7 @@ def _split(raw: bytes) -> list[bytes]:
 
 def _line(number: int, raw: bytes) -> Line:
     match = _GRANT.fullmatch(raw)
-    if match and len(raw.rstrip(b"\n")) < LINE_LIMIT:
+    if match and len(raw) - raw.endswith(b"\n") < LINE_LIMIT:
         start, count = int(match[2]), int(match[3])
         try:  # not suppress: this runs for every line of every file
             owner = match[1].decode()

@@ -33,8 +33,10 @@ LOOKING, CHANGING, DONE, UNDOING, UNDONE = STATES = (
 )
 _HALF = frozenset({CHANGING, UNDOING})
 # The format of run.json. 2: failures are in a log of their own. 3: paths are names below the root,
-# because the root may be moved or mounted elsewhere. Within a format, fields are only ever added.
-FORMAT = 3
+# because the root may be moved or mounted elsewhere. 4: the logs have entries that need care in
+# groups, which older versions would leave out. Within a format, fields are only ever added.
+FORMAT = 4
+_BELOW_ROOT = 3
 LOCK = "lock"
 # A name that needs no quotes in a shell: it is printed in commands.
 _PLAIN = pattern(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -114,7 +116,7 @@ def _below(layout: Layout, name: str, found: dict[str, Any]) -> dict[str, Any]:
 
     def below(path: str) -> str:
         # Older formats hold real paths of the machine.
-        inside = path if found["format"] >= FORMAT else layout.below(path)
+        inside = path if found["format"] >= _BELOW_ROOT else layout.below(path)
         if not is_name(path):
             raise ValueError
         if inside is None:
@@ -134,7 +136,7 @@ def _below(layout: Layout, name: str, found: dict[str, Any]) -> dict[str, Any]:
         or not all(map(is_name, found["formerly"]))
     ):
         raise ValueError
-    if found["format"] < FORMAT:
+    if found["format"] < _BELOW_ROOT:
         for key in ("failed", "retried"):
             found[key] = found[key] and [layout.below(path) or path for path in found[key]]
     places = [layout.place(tree["path"]) for tree in trees]

@@ -22,6 +22,7 @@ from usernsplan.host import files, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import BinaryIO
 
     from usernsplan.layout import Layout
 
@@ -31,6 +32,11 @@ _ROOM = 131072
 # Seconds to wait for another reader or writer of the file. Those who write the host's files have
 # already waited for the subid locks.
 _PATIENCE = 15
+# A larger file is loaded each time: two copies of a ledger of 100,000 would take 140 MB. One of
+# 10,000 has 7 MB.
+_MOST_HELD = 1 << 24
+# As many bytes of the file are compared at once.
+_PIECE = 65536
 # The files that SQLite makes beside a file that it changes. If one is left, the ledger file without
 # it is half a ledger.
 _BESIDE = ("-journal", "-wal")
@@ -71,6 +77,9 @@ class LedgerFile:
         self._path = path
         self._create = create
         self.shown = layout.path(path)
+        # Below another root: the file's bytes, and the copy of them in memory. A command opens the
+        # ledger five times, and nearly always nobody else has changed it meanwhile.
+        self._held: tuple[bytes, sqlite3.Connection] | None = None
 
     def exists(self) -> bool:
         """Tell whether the file exists, damaged or not."""
@@ -95,8 +104,8 @@ class LedgerFile:
     @contextmanager
     def salvaging(self) -> Iterator[sqlite3.Connection]:
         """A damaged file, opened in memory. Raises LedgerError, DamagedLedgerError."""
-        with self._explained(), _loaded(self._content()[0] or b"", {}) as db:
-            yield db
+        with self._explained():
+            yield _loaded(self._content()[0] or b"", {})
 
     def renew(self, create: Callable[[sqlite3.Connection], None], at: str) -> str | None:
         """Replace a damaged or lost file; returns where the old one is kept, None without one."""
@@ -200,15 +209,19 @@ class LedgerFile:
         if raw is None:
             yield None
             return
-        with self._explained(), _loaded(raw, beside) as db:
+        with self._copy(raw, beside) as db:
             yield db
+            # What is changed in the copy is lost.
+            db.rollback()
+            if not beside:
+                self._hold(raw, db)
 
     @contextmanager
     def _replacing(self) -> Iterator[sqlite3.Connection]:
         """A copy of the ledger in memory; at the end, it replaces the file."""
         with self._folder_lock():
             raw, beside = self._content()
-            with self._explained(), _loaded(raw or b"", beside) as db:
+            with self._copy(raw or b"", beside) as db:
                 if beside:
                     # The file first: it now has what its journals held, so they no longer
                     # change it if a kill leaves them behind.
@@ -219,7 +232,18 @@ class LedgerFile:
                 if raw is None:
                     self._create(db)
                 yield db
-                self._replace(db)
+                self._hold(self._replace(db), db)
+
+    def _hold(self, raw: bytes, db: sqlite3.Connection) -> None:
+        if len(raw) <= _MOST_HELD:
+            self._held = (raw, db)
+
+    @contextmanager
+    def _copy(self, raw: bytes, beside: dict[str, bytes]) -> Iterator[sqlite3.Connection]:
+        """The file in memory. After an error, the copy is not held."""
+        held, self._held = self._held, None
+        with self._explained():
+            yield held[1] if held and held[0] == raw and not beside else _loaded(raw, beside)
 
     def _content(self) -> tuple[bytes | None, dict[str, bytes]]:
         """The file's bytes, and the journals that a kill left beside it, by suffix.
@@ -242,12 +266,27 @@ class LedgerFile:
                 lambda: fcntl.lockf(file, shared, _SHARED_COUNT, _SHARED_FIRST),
                 lambda: os.fstat(file.fileno()),
             )
-            raw = file.read()
+            raw = self._read(file)
             found = {suffix: files.read(self._layout, self._path + suffix) for suffix in _BESIDE}
             return raw, {suffix: content for suffix, content in found.items() if content}
 
-    def _replace(self, db: sqlite3.Connection) -> None:
-        files.write(self._layout, {self._path: _bytes_of(db)}, mode=0o600)
+    def _read(self, file: BinaryIO) -> bytes:
+        """The bytes of the file. While they are those that are held, nothing is copied."""
+        known = self._held[0] if self._held else b""
+        if not known:
+            return file.read()
+        same = 0
+        while piece := file.read(_PIECE):
+            if not known.startswith(piece, same):
+                return known[:same] + piece + file.read()
+            same += len(piece)
+        return known[:same]
+
+    def _replace(self, db: sqlite3.Connection) -> bytes:
+        """Replace the file with this copy; returns its bytes."""
+        raw = _bytes_of(db)
+        files.write(self._layout, {self._path: raw}, mode=0o600)
+        return raw
 
     @contextmanager
     def _folder_lock(self) -> Iterator[None]:
@@ -326,18 +365,24 @@ def _in_memory() -> closing[sqlite3.Connection]:
     return closing(sqlite3.connect(":memory:", isolation_level=None))
 
 
-@contextmanager
-def _loaded(raw: bytes, beside: dict[str, bytes]) -> Iterator[sqlite3.Connection]:
+class _Copy(sqlite3.Connection):
+    """A ledger in memory. It is closed with the last reference to it."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _loaded(raw: bytes, beside: dict[str, bytes]) -> sqlite3.Connection:
     """A ledger in memory, from the bytes of its file and of its journals."""
-    with _in_memory() as db:
-        # SQLite reads a journal or a write-ahead log only beside a file.
-        if beside or raw[18:20] == _IS_WAL or not _IN_MEMORY:
-            with _private({"": raw, **beside}) as path, _connected(path, "rw") as file:
-                file.execute("PRAGMA journal_mode = DELETE")
-                file.backup(db)
-        elif raw:
-            db.deserialize(raw)
-        yield db
+    db = sqlite3.connect(":memory:", isolation_level=None, factory=_Copy)
+    # SQLite reads a journal or a write-ahead log only beside a file.
+    if beside or raw[18:20] == _IS_WAL or not _IN_MEMORY:
+        with _private({"": raw, **beside}) as path, _connected(path, "rw") as file:
+            file.execute("PRAGMA journal_mode = DELETE")
+            file.backup(db)
+    elif raw:
+        db.deserialize(raw)
+    return db
 
 
 def _free(folder: int, name: str) -> str:

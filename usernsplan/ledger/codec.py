@@ -12,6 +12,7 @@ import os
 import re
 import zlib
 from binascii import a2b_base64, b2a_base64
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.formats import subid
@@ -415,6 +416,8 @@ def _changes(found: Iterable[tuple[str, str | None, str]]) -> tuple[Change, ...]
     return tuple(changes)
 
 
+# subuid and subgid mostly have the same bytes.
+@lru_cache(maxsize=4)
 def _packed(content: bytes | None) -> str | None:
     if content is None:
         return None

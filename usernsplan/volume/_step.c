@@ -1,6 +1,7 @@
 /* The step that runs for every inode, compiled: ``step`` of folder.py in C, by the same contract.
+   Below it, ``care`` and ``carry`` do the same for the entries that need care, see special.py.
 
-   The docstring there says what it does, and why. Python packs the names, the system calls run
+   The docstrings there say what they do, and why. Python packs the names, the system calls run
    without Python's lock, and Python gets the answers. Only the limited API of CPython 3.10 is used,
    so that one build serves every later version. */
 
@@ -11,8 +12,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -59,10 +62,20 @@ struct options {
     int64_t until;
     int search;
     struct ranges uids, gids;
+    int threads;
+};
+
+/* The entries of one step, of which each of its threads takes some at a time. */
+struct work {
+    struct entry *entries;
+    Py_ssize_t count, next;
+    const struct options *options;
 };
 
 #define BY_NAME (-1)
-#define CHUNK 1000 /* names between two looks for a signal */
+#define PORTION 100       /* names that a thread takes at once, between two looks for a signal */
+#define WORTH_A_THREAD 1000 /* so many names take a hundred times as long as the start of a thread */
+#define MOST_THREADS 64
 
 static int64_t
 nanoseconds(const struct stat *seen)
@@ -70,28 +83,40 @@ nanoseconds(const struct stat *seen)
     return (int64_t)seen->st_ctim.tv_sec * 1000000000 + seen->st_ctim.tv_nsec;
 }
 
-/* Whether a list of attributes, names that each end with a NUL, has one that needs care. */
-static bool
-needs_care(const char *list, ssize_t size)
+/* The attributes that need care. The ACLs come first. */
+enum { ACL, DEFAULT_ACL, CAPABILITY, ATTRIBUTES };
+static const char *const attributes[] = {"system.posix_acl_access", "system.posix_acl_default",
+                                         "security.capability"};
+
+/* Which of them a list has, names that each end with a NUL: a bit for each. */
+static int
+listed(const char *list, ssize_t size)
 {
+    int found = 0;
     for (const char *name = list; name < list + size; name += strlen(name) + 1)
-        if (!strcmp(name, "system.posix_acl_access") || !strcmp(name, "system.posix_acl_default") ||
-            !strcmp(name, "security.capability"))
-            return true;
-    return false;
+        for (int at = 0; at < ATTRIBUTES; at++)
+            if (!strcmp(name, attributes[at]))
+                found |= 1 << at;
+    return found;
 }
 
-/* 1 if an entry of the current folder has an ACL or a capability, 0 if not, -1 and errno. */
+/* The path of a pinned inode: what takes a descriptor refuses one of O_PATH. */
+static const char *
+path_of(int pinned, char path[32])
+{
+    snprintf(path, 32, "/proc/self/fd/%d", pinned);
+    return path;
+}
+
+/* Which of the attributes an entry of the current folder has: a bit for each; -1 and errno. */
 static int
 has_attributes(const char *name, int pinned)
 {
     char small[512], path[32], *list = small;
     ssize_t size;
 
-    if (pinned >= 0) { /* flistxattr(2) refuses a descriptor of O_PATH */
-        snprintf(path, sizeof path, "/proc/self/fd/%d", pinned);
-        name = path;
-    }
+    if (pinned >= 0)
+        name = path_of(pinned, path);
 
     while ((size = (pinned < 0 ? llistxattr : listxattr)(
                 name, list, list == small ? sizeof small : XATTR_LIST_MAX)) < 0) {
@@ -101,7 +126,7 @@ has_attributes(const char *name, int pinned)
             continue;
         break;
     }
-    int found = size < 0 ? (errno == ENOTSUP ? 0 : -1) : needs_care(list, size);
+    int found = size < 0 ? (errno == ENOTSUP ? 0 : -1) : listed(list, size);
     if (list != small) {
         int error = errno;
         free(list);
@@ -125,6 +150,24 @@ pin(const char *name, int64_t resolve)
     return found;
 }
 
+static void
+close_quietly(int pinned)
+{
+    int error = errno;
+    close(pinned);
+    errno = error;
+}
+
+static int
+give(int pinned, uint32_t uid, uint32_t gid)
+{
+    int failed;
+    do
+        failed = fchownat(pinned, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW);
+    while (failed && errno == EINTR);
+    return failed;
+}
+
 static const struct owner *
 owner_of(const struct options *options, uint32_t uid, uint32_t gid)
 {
@@ -132,6 +175,12 @@ owner_of(const struct options *options, uint32_t uid, uint32_t gid)
         if (options->owners[at].uid == uid && options->owners[at].gid == gid)
             return &options->owners[at];
     return NULL;
+}
+
+static bool
+changes(const struct owner *owner)
+{
+    return owner->new_uid != owner->uid || owner->new_gid != owner->gid;
 }
 
 static bool
@@ -181,14 +230,9 @@ look(struct entry *entry, int pinned, const struct options *options)
     entry->uid = seen.st_uid;
     entry->gid = seen.st_gid;
     const struct owner *owner = owner_of(options, seen.st_uid, seen.st_gid);
-    if (!owner || (owner->new_uid == owner->uid && owner->new_gid == owner->gid))
+    if (!owner || !changes(owner))
         return PLAIN;
-    int failed;
-    do
-        failed = fchownat(pinned, "", owner->new_uid, owner->new_gid,
-                          AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW);
-    while (failed && errno == EINTR);
-    return failed ? FAILED : PLAIN;
+    return give(pinned, owner->new_uid, owner->new_gid) ? FAILED : PLAIN;
 }
 
 static enum verdict
@@ -206,24 +250,62 @@ one(struct entry *entry, const struct options *options)
         return FAILED;
     }
     enum verdict found = look(entry, pinned, options);
-    int error = errno;
-    close(pinned);
-    errno = error;
+    close_quietly(pinned);
     return found;
 }
 
-static void
-all(struct entry *entries, Py_ssize_t count, const struct options *options)
+/* Do the next entries that no thread has taken; false if there are none. */
+static bool
+portion(struct work *work)
 {
-    for (Py_ssize_t at = 0; at < count; at++) {
+    Py_ssize_t at = __atomic_fetch_add(&work->next, PORTION, __ATOMIC_RELAXED);
+    for (Py_ssize_t end = at + PORTION; at < end && at < work->count; at++) {
+        struct entry *entry = &work->entries[at];
         errno = 0;
-        entries[at].verdict = one(&entries[at], options);
-        if (entries[at].verdict == FAILED) {
-            entries[at].error = errno ? errno : EIO;
+        entry->verdict = one(entry, work->options);
+        if (entry->verdict == FAILED) {
+            entry->error = errno ? errno : EIO;
             if (errno == ENOENT)
-                entries[at].verdict = UNNAMED;
+                entry->verdict = UNNAMED;
         }
     }
+    return at < work->count;
+}
+
+static void *
+portions(void *work)
+{
+    while (portion(work))
+        ;
+    return NULL;
+}
+
+/* Do all entries; -1 if the handler of a signal raised an error. The threads of a process have one
+   current folder. A thread that cannot be started leaves its work to the others. */
+static int
+all(struct work *work)
+{
+    pthread_t threads[MOST_THREADS];
+    Py_ssize_t most = work->count / WORTH_A_THREAD, started = 0;
+    int failed = 0, more = 1;
+
+    while (started < most && started < MOST_THREADS && started < work->options->threads - 1 &&
+           !pthread_create(&threads[started], NULL, portions, work))
+        started++;
+    while (more && !failed) {
+        Py_BEGIN_ALLOW_THREADS
+        more = portion(work);
+        Py_END_ALLOW_THREADS
+        failed = PyErr_CheckSignals();
+    }
+
+    Py_BEGIN_ALLOW_THREADS
+    if (failed)
+        __atomic_store_n(&work->next, work->count, __ATOMIC_RELAXED);
+    while (started--)
+        pthread_join(threads[started], NULL);
+    Py_END_ALLOW_THREADS
+    return failed;
 }
 
 /* An id, for PyArg_ParseTuple: "I" would cut a larger number to another id. */
@@ -248,9 +330,9 @@ unpack(PyObject *tuple, struct options *options)
     PyObject *owners;
     long long seen_before, pinning, until;
 
-    if (!PyArg_ParseTuple(tuple, "O!LLLpy#y#", &PyTuple_Type, &owners, &seen_before, &pinning,
+    if (!PyArg_ParseTuple(tuple, "O!LLLpy#y#i", &PyTuple_Type, &owners, &seen_before, &pinning,
                           &until, &options->search, &options->uids.at, &options->uids.size,
-                          &options->gids.at, &options->gids.size))
+                          &options->gids.at, &options->gids.size, &options->threads))
         return -1;
     options->seen_before = seen_before;
     options->pinning = pinning;
@@ -343,7 +425,7 @@ step(PyObject *Py_UNUSED(module), PyObject *arguments)
     int folder;
     PyObject *list, *tuple, *names, *found = NULL, *raw = NULL;
     struct options options = {0};
-    struct entry *entries = NULL;
+    struct work work = {.options = &options};
 
     if (!PyArg_ParseTuple(arguments, "iOO!", &folder, &list, &PyTuple_Type, &tuple))
         return NULL;
@@ -355,43 +437,352 @@ step(PyObject *Py_UNUSED(module), PyObject *arguments)
         return PyErr_SetFromErrno(PyExc_OSError);
     }
 
-    Py_ssize_t count = PyTuple_Size(names);
-    entries = calloc(count ? count : 1, sizeof *entries);
+    work.count = PyTuple_Size(names);
+    work.entries = calloc(work.count ? work.count : 1, sizeof *work.entries);
     raw = PyList_New(0);
-    if (!entries || !raw) {
+    if (!work.entries || !raw) {
         PyErr_NoMemory();
         goto end;
     }
     if (unpack(tuple, &options))
         goto end;
-    for (Py_ssize_t at = 0; at < count; at++) {
+    for (Py_ssize_t at = 0; at < work.count; at++) {
         PyObject *bytes = PyUnicode_EncodeFSDefault(PyTuple_GetItem(names, at));
         char *name;
         if (!bytes || PyList_Append(raw, bytes) || PyBytes_AsStringAndSize(bytes, &name, NULL)) {
             Py_XDECREF(bytes); /* without a size, a NUL in it is an error */
             goto end;
         }
-        entries[at].name = name;
+        work.entries[at].name = name;
         Py_DECREF(bytes); /* the list holds it */
     }
-    for (Py_ssize_t at = 0; at < count; at += CHUNK) {
-        Py_BEGIN_ALLOW_THREADS
-        all(entries + at, count - at < CHUNK ? count - at : CHUNK, &options);
-        Py_END_ALLOW_THREADS
-        if (PyErr_CheckSignals())
-            goto end;
-    }
-    found = answer(names, entries, count);
+    if (!all(&work))
+        found = answer(names, work.entries, work.count);
 end:
     free(options.owners);
-    free(entries);
+    free(work.entries);
     Py_XDECREF(raw);
     Py_DECREF(names);
     return found;
 }
 
+/* Entries that need care. */
+
+/* The bytes of an attribute. ``raw`` is NULL if there is none. */
+struct value {
+    const char *raw;
+    Py_ssize_t size;
+};
+
+struct special {
+    const char *name;
+    struct stat seen;
+    struct value values[ATTRIBUTES];
+    int error;
+};
+
+/* What ``carry`` makes of each entry: ``old`` or ``new`` is what it has, ``new`` what it gets. */
+struct change {
+    struct options options;
+    unsigned long long links;
+    unsigned int mode;
+    struct value old[CAPABILITY], new[CAPABILITY];
+    int preview;
+};
+
+/* What ``carry`` tells of an entry; above 0: the errno after which it is changed in part. */
+enum { RIGHT = 0, CHANGED = -1, OTHER = -2 };
+
+static void
+forget(struct special *one)
+{
+    for (int at = 0; at < ATTRIBUTES; at++)
+        free((char *)one->values[at].raw);
+    memset(one->values, 0, sizeof one->values);
+}
+
+/* Read an entry of the current folder, by its name or pinned. One call is made for each attribute;
+   one that is gone by then was never there. */
+static int
+read_special(struct special *one, int pinned)
+{
+    char buffer[32], raw[XATTR_SIZE_MAX], *copy;
+    const char *path = pinned < 0 ? one->name : path_of(pinned, buffer);
+
+    if (pinned < 0 ? lstat(path, &one->seen) : fstat(pinned, &one->seen))
+        return -1;
+    int has = S_ISLNK(one->seen.st_mode) ? 0 : has_attributes(one->name, pinned);
+    for (int at = 0; at < ATTRIBUTES && has > 0; at++) {
+        if (!(has & 1 << at))
+            continue;
+        ssize_t size = (pinned < 0 ? lgetxattr : getxattr)(path, attributes[at], raw, sizeof raw);
+        if (size < 0 && errno == ENODATA)
+            continue;
+        if (size < 0 || !(copy = malloc(size ? size : 1)))
+            return -1;
+        one->values[at] = (struct value){memcpy(copy, raw, size), size};
+    }
+    return has < 0 ? -1 : 0;
+}
+
+static bool
+is_same(const struct value *one, const struct value *other)
+{
+    return !one->raw == !other->raw && one->size == other->size &&
+           (!one->raw || !memcmp(one->raw, other->raw, one->size));
+}
+
+/* Whether an entry is right, or changes: if it is as noted, or half-way from there. ``todo`` are
+   the bits of the ACLs to set. */
+static int
+weigh(const struct special *one, const struct change *change, int *todo)
+{
+    const struct owner *owner = owner_of(&change->options, one->seen.st_uid, one->seen.st_gid);
+
+    if (one->seen.st_mode != change->mode || one->values[CAPABILITY].raw || !owner ||
+        (!S_ISDIR(change->mode) && one->seen.st_nlink > change->links))
+        return OTHER;
+    for (int at = 0; at < CAPABILITY; at++) {
+        if (is_same(&one->values[at], &change->new[at]))
+            continue;
+        if (!change->new[at].raw || !is_same(&one->values[at], &change->old[at]))
+            return OTHER;
+        *todo |= 1 << at;
+    }
+    return *todo || changes(owner) ? CHANGED : RIGHT;
+}
+
+/* Give a pinned inode its new owner and ACLs. */
+static int
+change_pinned(const struct special *one, int pinned, const struct change *change)
+{
+    const struct owner *owner = owner_of(&change->options, one->seen.st_uid, one->seen.st_gid);
+    struct stat now;
+    char path[32];
+    int todo = 0, verdict = weigh(one, change, &todo);
+    bool touched = verdict == CHANGED && changes(owner);
+
+    if (verdict != CHANGED || change->preview)
+        return verdict;
+
+    /* If the system refuses or ignores the owner, nothing was changed: Python asks again. */
+    if (touched && (give(pinned, owner->new_uid, owner->new_gid) || fstat(pinned, &now) ||
+                    now.st_uid != owner->new_uid || now.st_gid != owner->new_gid))
+        return OTHER;
+    for (int at = 0; at < CAPABILITY; at++) {
+        if (!(todo & 1 << at))
+            continue;
+        if (setxattr(path_of(pinned, path), attributes[at], change->new[at].raw,
+                     change->new[at].size, 0))
+            return touched ? errno : OTHER;
+        touched = true;
+    }
+    /* An ACL may change the mode. */
+    if (todo && (fstat(pinned, &now) ||
+                 (now.st_mode != change->mode && chmod(path, change->mode & 07777))))
+        return errno;
+    return CHANGED;
+}
+
+/* The names as bytes, to which ``specials`` point then. NULL after an error. */
+static PyObject *
+pack(PyObject *names, struct special **specials)
+{
+    Py_ssize_t count = PyList_Size(names);
+    PyObject *raw = PyList_New(0);
+
+    *specials = calloc(count ? count : 1, sizeof **specials);
+    if (!*specials)
+        PyErr_NoMemory();
+    for (Py_ssize_t at = 0; at < count && raw && *specials; at++) {
+        char *name;
+        PyObject *bytes = PyUnicode_EncodeFSDefault(PyList_GetItem(names, at));
+        if (!bytes || PyList_Append(raw, bytes) || PyBytes_AsStringAndSize(bytes, &name, NULL))
+            Py_CLEAR(raw);
+        else
+            (*specials)[at].name = name;
+        Py_XDECREF(bytes); /* the list holds it */
+    }
+    if (!*specials)
+        Py_CLEAR(raw);
+    return raw;
+}
+
+static void
+free_specials(struct special *specials, Py_ssize_t count)
+{
+    for (Py_ssize_t at = 0; at < count && specials; at++)
+        forget(&specials[at]);
+    free(specials);
+}
+
+/* Whoever changes an entry pins it and compares it, so a look may take its name. But what a file
+   with power has, and what proves its content, must be of one inode. */
+static void
+look_at(struct special *one, int64_t pinning)
+{
+    int failed = read_special(one, -1);
+    if (!failed && (one->values[CAPABILITY].raw || one->seen.st_mode & (S_ISUID | S_ISGID))) {
+        forget(one);
+        int pinned = pin(one->name, pinning);
+        failed = pinned < 0 || read_special(one, pinned);
+        if (pinned >= 0)
+            close_quietly(pinned);
+    }
+    if (failed)
+        one->error = errno ? errno : EIO;
+}
+
+static bool
+is_alike(const struct special *one, const struct special *other)
+{
+    for (int at = 0; at < ATTRIBUTES; at++)
+        if (!is_same(&one->values[at], &other->values[at]))
+            return false;
+    return one->seen.st_dev == other->seen.st_dev && one->seen.st_nlink == other->seen.st_nlink &&
+           one->seen.st_uid == other->seen.st_uid && one->seen.st_gid == other->seen.st_gid &&
+           one->seen.st_mode == other->seen.st_mode;
+}
+
+/* The group of an entry in the dict: what its entries share, and the list of those. */
+static PyObject *
+group_of(PyObject *groups, const struct special *one)
+{
+    const struct stat *seen = &one->seen;
+    const struct value *value = one->values;
+    PyObject *key = Py_BuildValue("(KKIIIy#y#y#)", (unsigned long long)seen->st_dev,
+                                  (unsigned long long)seen->st_nlink, seen->st_uid, seen->st_gid,
+                                  seen->st_mode, value[0].raw, value[0].size, value[1].raw,
+                                  value[1].size, value[2].raw, value[2].size);
+    PyObject *list = key ? PyDict_GetItemWithError(groups, key) : NULL;
+    if (key && !list && !PyErr_Occurred() && (list = PyList_New(0))) {
+        int failed = PyDict_SetItem(groups, key, list);
+        Py_DECREF(list); /* the dict holds it */
+        if (failed)
+            list = NULL;
+    }
+    Py_XDECREF(key);
+    return list;
+}
+
+/* See special.looked. */
+static PyObject *
+care(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    PyObject *names, *raw = NULL, *list = NULL, *groups = PyDict_New(), *failures = PyList_New(0);
+    PyObject *found = NULL;
+    struct special *specials = NULL, *last = NULL;
+    long long pinning;
+    Py_ssize_t count = 0;
+
+    if (!PyArg_ParseTuple(arguments, "O!L", &PyList_Type, &names, &pinning))
+        goto end;
+    count = PyList_Size(names);
+    raw = pack(names, &specials);
+    if (!raw || !groups || !failures)
+        goto end;
+
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t at = 0; at < count; at++)
+        look_at(&specials[at], pinning);
+    Py_END_ALLOW_THREADS
+
+    int failed = PyErr_CheckSignals();
+    for (Py_ssize_t at = 0; at < count && !failed; at++) {
+        struct special *one = &specials[at];
+        PyObject *name = PyList_GetItem(names, at);
+        if (one->error) {
+            failed = one->error != ENOENT && append_failure(failures, name, one->error);
+            continue;
+        }
+        if (!last || !is_alike(one, last))
+            list = group_of(groups, one);
+        last = one;
+        PyObject *entry = list ? Py_BuildValue("(OKL)", name, (unsigned long long)one->seen.st_ino,
+                                               (long long)nanoseconds(&one->seen))
+                               : NULL;
+        failed = !entry || PyList_Append(list, entry);
+        Py_XDECREF(entry);
+    }
+    if (!failed)
+        found = PyTuple_Pack(2, groups, failures);
+end:
+    free_specials(specials, count);
+    Py_XDECREF(raw);
+    Py_XDECREF(groups);
+    Py_XDECREF(failures);
+    return found;
+}
+
+static int
+carry_one(struct special *one, uint64_t inode, const struct change *change)
+{
+    int todo = 0;
+    if (change->links > 1 && !S_ISDIR(change->mode)) {
+        if (!read_special(one, -1) && one->seen.st_ino == inode &&
+            weigh(one, change, &todo) == RIGHT)
+            return RIGHT; /* another of its names came first */
+        forget(one);
+    }
+    int pinned = pin(one->name, change->options.pinning), found = OTHER;
+    if (pinned < 0)
+        return OTHER;
+    if (!read_special(one, pinned) && one->seen.st_ino == inode)
+        found = change_pinned(one, pinned, change);
+    close(pinned);
+    return found;
+}
+
+/* See special.carried. */
+static PyObject *
+carry(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    PyObject *names, *options, *raw = NULL, *found = NULL;
+    struct special *specials = NULL;
+    struct change change = {0};
+    struct value *old = change.old, *new = change.new;
+    const char *inodes;
+    Py_ssize_t size;
+
+    if (!PyArg_ParseTuple(arguments, "O!y#O!KI(z#z#)(z#z#)p", &PyList_Type, &names, &inodes, &size,
+                          &PyTuple_Type, &options, &change.links, &change.mode, &old[0].raw,
+                          &old[0].size, &old[1].raw, &old[1].size, &new[0].raw, &new[0].size,
+                          &new[1].raw, &new[1].size, &change.preview))
+        return NULL;
+    Py_ssize_t count = PyList_Size(names);
+    if (size != count * (Py_ssize_t)sizeof(uint64_t)) {
+        PyErr_SetString(PyExc_ValueError, "not one inode for each name");
+        return NULL;
+    }
+    if (unpack(options, &change.options) || !(raw = pack(names, &specials)))
+        goto end;
+
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t at = 0; at < count; at++) {
+        uint64_t inode;
+        memcpy(&inode, inodes + at * sizeof inode, sizeof inode);
+        specials[at].error = carry_one(&specials[at], inode, &change);
+    }
+    Py_END_ALLOW_THREADS
+
+    found = PyErr_CheckSignals() ? NULL : PyList_New(0);
+    for (Py_ssize_t at = 0; at < count && found; at++) {
+        PyObject *each = PyLong_FromLong(specials[at].error);
+        if (!each || PyList_Append(found, each))
+            Py_CLEAR(found);
+        Py_XDECREF(each);
+    }
+end:
+    free(change.options.owners);
+    free_specials(specials, count);
+    Py_XDECREF(raw);
+    return found;
+}
+
 static PyMethodDef methods[] = {
     {"step", step, METH_VARARGS, "See usernsplan.volume.folder.step."},
+    {"care", care, METH_VARARGS, "See usernsplan.volume.special.looked."},
+    {"carry", carry, METH_VARARGS, "See usernsplan.volume.special.carried."},
     {NULL, NULL, 0, NULL},
 };
 

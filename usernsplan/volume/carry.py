@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from array import array
 from contextlib import nullcontext
-from functools import cache, partial
-from itertools import chain
+from functools import lru_cache, partial
+from itertools import chain, compress, islice
 from typing import TYPE_CHECKING
 
 from usernsplan.values import NamedTuple
@@ -25,27 +26,40 @@ from usernsplan.volume.folder import (
     reason,
     step,
 )
-from usernsplan.volume.passes import Form, Leg, Pass
-from usernsplan.volume.seen import Done, Lacking, kinds_of
+from usernsplan.volume.passes import MOST_OWNERS, Form, Leg, Pass
+from usernsplan.volume.seen import Done, Lacking
 from usernsplan.volume.special import (
+    CHANGED,
+    OTHER,
+    RIGHT,
     Care,
     Change,
     HalfDoneError,
     IgnoredError,
     MeanwhileError,
-    Special,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
+    from usernsplan.volume.entries import Group, Special
     from usernsplan.volume.logs import Folder, Links
     from usernsplan.volume.targets import Owner
 
 # How many entries of a folder are tried at most, to see whether its file system keeps owners.
 _TRIES = 100
+# How many forms of entries are kept with their change. Most volumes have fewer.
+_FORMS = 4096
+# The results of special.carried after which nothing is left to do.
+_DONE = frozenset({RIGHT, CHANGED})
 # The name under which all entries of a folder fail if the folder cannot be read.
 _CONTENT = "."
+
+
+def _place(name: str) -> str:
+    """The name of an entry for ``OpenVolume.shown``."""
+    return "" if name == "." else name
 
 
 class Rules(NamedTuple):
@@ -54,7 +68,7 @@ class Rules(NamedTuple):
     ``pass_`` is the pass to make. ``outside`` are linked inodes (device, inode) to leave alone.
     ``devices`` maps the number that a device had when the notes were made to the number that it
     has now, because a reboot may change it. ``seen_before``: see step. ``renewed``: see Care.
-    ``only`` restricts the pass to these paths.
+    ``only`` restricts the pass to these paths. ``threads``: see step.
 
     The others are for undo, with times in ns since the epoch. ``end`` is when the run ended, if it
     did; what was made or changed later is reported and left alone. ``until`` is when the last of
@@ -68,6 +82,7 @@ class Rules(NamedTuple):
     outside: frozenset[tuple[int, int]] = frozenset()
     renewed: Mapping[tuple[int, int], int] = {}
     only: frozenset[str] | None = None
+    threads: int = 1
     end: int | None = None
     until: int | None = None
     also_changed: bool = False
@@ -93,7 +108,7 @@ def _options(rules: Rules, first: Owner, pinning: int) -> StepOptions:
     olds, new = rules.pass_.owners(first)
     # Without staging, the same owner may be among the old ones twice.
     owners = () if rules.preview else tuple(dict.fromkeys(olds, new).items())
-    return StepOptions(owners, rules.seen_before, pinning)
+    return StepOptions(owners, rules.seen_before, pinning, threads=rules.threads)
 
 
 class Carrier:
@@ -110,9 +125,10 @@ class Carrier:
         self._walker = walk.Walker()
         self._rules = rules
         self._pass = rules.pass_
-        # Every group of entries asks for these, and a volume has few owners.
-        self._owners = cache(rules.pass_.owners)
-        self._options = cache(partial(_options, rules))
+        # Every group of entries asks for these.
+        self._owners = lru_cache(MOST_OWNERS)(rules.pass_.owners)
+        self._options = lru_cache(MOST_OWNERS)(partial(_options, rules))
+        self._change_of = lru_cache(maxsize=_FORMS)(partial(_change, rules.pass_))
         self._links = links
 
     def carry(self, note: Folder) -> bool:
@@ -148,9 +164,9 @@ class Carrier:
         False if the folder was not as noted.
         """
         volume = self._volumes[note.volume]
-        for entry in note.special:
-            if entry.name == ".":
-                return self._special(volume, note, entry)
+        for group in note.groups:
+            if group.is_folder:
+                return self._group(volume, note, group)
         if note.own is None or not self._is_selected(volume, note, "."):
             return True
 
@@ -202,13 +218,14 @@ class Carrier:
         for group in self._groups(volume, note, pinned, seen):
             found = self._changed(volume, note, pinned, group, pinning)
             as_noted &= self._is_as_noted(volume, note, found, group.first)
-        for entry in note.special:
-            as_noted &= entry.name == "." or self._special(volume, note, entry)
+        for special_ones in note.groups:
+            as_noted &= special_ones.is_folder or self._group(volume, note, special_ones)
 
         if note.parts:
             return self.itself(note, pinned) and as_noted
         # The top tells that a volume is right, so it changes last, when all workers are done.
-        self.done.tops.append(note)
+        if top := note.itself():
+            self.done.tops.append(top)
         return as_noted
 
     def _lost(self, volume: walk.OpenVolume, note: Folder, why: str) -> bool:
@@ -252,25 +269,58 @@ class Carrier:
             self._failed(volume, note, name, why)
         return as_noted
 
-    def _special(self, volume: walk.OpenVolume, note: Folder, entry: Special) -> bool:
-        place = "" if entry.name == "." else entry.name
-        is_outside = entry.linked and (entry.device, entry.inode) in self._rules.outside
-        if is_outside or not self._is_selected(volume, note, entry.name):
-            return True
+    def _group(self, volume: walk.OpenVolume, note: Folder, group: Group) -> bool:
+        """Change the entries of a group, in bulk where that is possible."""
+        group = self._meant(volume, note, group)
+        change = self._change_of(group.form)
+        with self._alone(linked=group.linked and change.moves_acl):
+            results = special.carried(group, change, volume.pinning, preview=self._rules.preview)
+        as_noted, met = True, {*results}
+        if not met <= _DONE:
+            for entry, result in zip(group.entries(), results, strict=True):
+                if result == OTHER:
+                    as_noted &= self._special(volume, note, entry, change)
+                elif result > 0:
+                    self._half_done(volume, note, entry, special.half_done(os.strerror(result)))
 
-        change = self._change_of(entry.form)
+        if self._rules.only is not None:
+            right = map(_DONE.__contains__, results)
+            self._right(volume, note, map(_place, compress(group.names, right)))
+        if CHANGED in met:
+            inodes = group.inodes
+            if len(met) > 1:
+                inodes = array("Q", compress(inodes, map(CHANGED.__eq__, results)))
+            self.done.count(group.form, group.device, inodes, linked=group.linked)
+        return as_noted
+
+    def _meant(self, volume: walk.OpenVolume, note: Folder, group: Group) -> Group:
+        """The entries of a group that this pass includes."""
+        outside = self._rules.outside
+        if outside and group.linked:
+            group = group.chosen((group.device, inode) not in outside for inode in group.inodes)
+        if self._rules.only is None:
+            return group
+        return group.chosen(self._is_selected(volume, note, name) for name in group.names)
+
+    def _alone(self, *, linked: bool) -> AbstractContextManager[None]:
+        return self._links.alone() if linked and self._links else nullcontext()
+
+    def _special(
+        self, volume: walk.OpenVolume, note: Folder, entry: Special, change: Change
+    ) -> bool:
+        """Change one entry; tell whether it was as noted."""
+        place = _place(entry.name)
         care = Care(volume.pin, self._rules.renewed)
         carry = special.foretell if self._rules.preview else special.carry
         try:
-            with self._links.alone() if entry.linked and self._links else nullcontext():
+            with self._alone(linked=entry.linked):
                 result = carry(entry, change, care)
         except (FileNotFoundError, MeanwhileError) as error:
             why = str(error) if isinstance(error, MeanwhileError) else "it is gone"
             self._not_as_noted(volume, note, place, why)
             return False
         except HalfDoneError as error:
-            self.done.half = True
-            self._failed(volume, note, place, str(error))
+            self._half_done(volume, note, entry, error)
             return True
         except IgnoredError as error:
             self.done.ignored = volume.shown(note.parts, place)
@@ -285,21 +335,15 @@ class Carrier:
             lacking = (*change.power, result.inode, result.changed)
             self.done.lacking.append(Lacking(note.volume, note.parts, entry.name, entry, *lacking))
         if result.changed and not (result.lacks and change.back):
-            self._count(entry)
+            inode = array("Q", [entry.inode])
+            self.done.count(entry.form, entry.device, inode, linked=entry.linked)
         return True
 
-    def _change_of(self, first: Form) -> Change:
-        olds, _ = self._owners(first.owner)
-        old, new = self._pass.forms(first)
-        whole = new if self._pass.leg == Leg.TO_STAGING else self._pass.whole(first)
-        return Change(olds, old, new, whole, back=self._pass.leg == Leg.BACK)
-
-    def _count(self, entry: Special) -> None:
-        if entry.linked:
-            self.done.linked[entry.device, entry.inode] = kinds_of(entry)
-        else:
-            self.done.changed += 1
-            self.done.kinds.update(kinds_of(entry))
+    def _half_done(
+        self, volume: walk.OpenVolume, note: Folder, entry: Special, error: HalfDoneError
+    ) -> None:
+        self.done.half = True
+        self._failed(volume, note, _place(entry.name), str(error))
 
     def _selected(self, volume: walk.OpenVolume, note: Folder, names: list[str]) -> list[str]:
         if self._rules.only is None:
@@ -309,7 +353,7 @@ class Carrier:
     def _is_selected(self, volume: walk.OpenVolume, note: Folder, name: str) -> bool:
         """Tell whether this pass includes an entry: all, or ``only`` some."""
         only = self._rules.only
-        names = ("" if name == "." else name, _CONTENT)
+        names = (_place(name), _CONTENT)
         return only is None or any(volume.shown(note.parts, one) in only for one in names)
 
     def _right(self, volume: walk.OpenVolume, note: Folder, names: Iterable[str]) -> None:
@@ -319,6 +363,14 @@ class Carrier:
 
     def _failed(self, volume: walk.OpenVolume, note: Folder, name: str, why: str) -> None:
         self.done.failed.append((volume.shown(note.parts, name), why))
+
+
+def _change(pass_: Pass, first: Form) -> Change:
+    """What a pass makes of an inode that had this form before the run."""
+    olds, _ = pass_.owners(first.owner)
+    old, new = pass_.forms(first)
+    whole = new if pass_.leg == Leg.TO_STAGING else pass_.whole(first)
+    return Change(olds, old, new, whole, back=pass_.leg == Leg.BACK)
 
 
 class Forward(Carrier):
@@ -366,11 +418,11 @@ class Forward(Carrier):
                 self.done.changed += 1
                 return self._is_now(volume, note, name, new)
 
-        for entry in note.special[:_TRIES]:
-            before = self.done.changed + len(self.done.linked)
-            if entry.name != ".":
-                self._special(volume, note, entry)
-            if self.done.ignored or self.done.changed + len(self.done.linked) > before:
+        entries = (group.pieces(1) for group in note.groups if not group.is_folder)
+        for one in islice(chain.from_iterable(entries), _TRIES):
+            before = self.done.counted()
+            self._group(volume, note, one)
+            if self.done.ignored or self.done.counted() > before:
                 return not self.done.ignored
         return False
 
@@ -387,7 +439,7 @@ class Forward(Carrier):
         """Tell whether an entry of the current folder kept the owner that it was given."""
         if os.lstat(name)[4:6] == owner:
             return True
-        self.done.ignored = volume.shown(note.parts, "" if name == "." else name)
+        self.done.ignored = volume.shown(note.parts, _place(name))
         self.done.changed -= 1
         return False
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections import Counter
 from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -90,8 +89,7 @@ class Chown:
         state = log.state
         outside = self._judge(meant, state, log).outside
         found = self._outcome.found
-        linked = (one for key, one in found.linked.items() if key not in outside)
-        if not found.changes and all(one.kinds is None for one in linked):
+        if not found.changes and not found.linked.changes(outside):
             return None
 
         staging = self._staging(state.rule)
@@ -116,10 +114,10 @@ class Chown:
             losing = list(restore.restore(self._volumes, names, known, None).rest)
         self._drop(losing)
 
-        chosen = [one for key, one in found.linked.items() if key not in judgement.outside]
-        kinds = [one.kinds for one in chosen if one.kinds is not None]
-        self._outcome.changed = found.changes + len(kinds)
-        self._outcome.kinds = found.kinds + Counter(chain.from_iterable(kinds))
+        self._outcome.changed, self._outcome.kinds = found.changes, +found.kinds
+        for kinds, inodes in found.linked.changing(judgement.outside).items():
+            self._outcome.changed += inodes
+            self._outcome.kinds.update(dict.fromkeys(kinds, inodes))
 
     def mend(self, log: journal.Journal) -> None:
         """Finish or undo swaps of inodes that a kill interrupted."""
@@ -193,10 +191,10 @@ class Chown:
     def _look(self, state: RunState, log: journal.Journal | None) -> None:
         self._job.watch.begin("Looking", None)
         seen_before = earlier.right_until(self._job.layout, state, self._volumes)
-        pass_ = state.pass_of(state.leg)
+        pass_, jobs = state.pass_of(state.leg), self._crew.jobs
         orders = [
-            Look(pass_, seen_before, log.path("folders", number) if log else None)
-            for number in range(self._crew.jobs)
+            Look(pass_, seen_before, log.path("folders", number) if log else None, jobs)
+            for number in range(jobs)
         ]
         self._outcome.found = found = merged(self._crew.look(orders))
         self._outcome.skip(found.skipped)
@@ -208,7 +206,13 @@ class Chown:
         found = self._outcome.found
         judge.refuse_unseen(found, state.rule)
         judge.refuse_lost(found, state.rule)
-        judgement = judge.weigh(found, meant.request, judge.former(meant, found))
+        outside = found.linked.outside()
+        if outside:
+            self._job.watch.begin("Looking for hard links", None)
+            order = Look(state.pass_of(state.leg), 0, None, outside=outside)
+            found.outside = merged(self._crew.look([order] * self._crew.jobs)).outside
+            self._heed(None)
+        judgement = judge.weigh(found, outside, meant.request, judge.former(meant, found))
         # A run that has begun is finished by its journal, even if part of the volume is done.
         if state.state == LOOKING:
             judge.refuse_moved(meant, found, state.rule)
@@ -333,6 +337,7 @@ class Chown:
             {noted.device: _device(volume) for noted, volume in both if volume.top >= 0},
             frozenset(state.outside),
             restore.renewed(self._job.layout, state),
+            threads=self._crew.jobs,
         )
 
     def _undo_rules(self, state: RunState, *, also_changed: bool) -> Rules:

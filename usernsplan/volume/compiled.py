@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 PURE = "USERNSPLAN_PURE"
 
-# The function of _step.c; None for Python. See ``folder.step``.
+# The functions of _step.c; None for Python. See ``folder.step``, ``special.looked`` and ``carried``.
 step: Callable[[int, Any, Any], tuple[Any, ...]] | None = None
+care: Callable[[list[str], int], tuple[dict[Any, Any], list[Any]]] | None = None
+carry: Callable[..., list[int]] | None = None
 # What ``usernsplan --version`` says.
 WHICH = "compiled step"
 
@@ -26,4 +28,4 @@ else:
     except ImportError:
         WHICH = "step in Python, which is slower: its installation lacked a C compiler or Python.h"
     else:
-        step = _step.step
+        step, care, carry = _step.step, _step.care, _step.carry

@@ -56,6 +56,9 @@ class StepOptions(NamedTuple):
 
     ``search``: look for ids, instead of for entries that a change of owner could harm. ``uids`` and
     ``gids`` are the ids to look for, as ``packed`` makes them.
+
+    ``threads``: how many threads a compiled version may use at most. Python uses one, because its
+    threads would wait for its lock.
     """
 
     owners: tuple[tuple[Owner, Owner], ...] = ()
@@ -65,6 +68,7 @@ class StepOptions(NamedTuple):
     search: bool = False
     uids: bytes = b""
     gids: bytes = b""
+    threads: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,8 @@ def step(folder: int, names: Sequence[str], options: StepOptions) -> FolderListi
     ``folders`` and also, like all other entries, in ``plain``, ``care`` or ``failures``.
 
     Every opened descriptor is closed again. A compiled version calls PyErr_CheckSignals at least
-    once in 1,000 names, and repeats a call that ends with EINTR.
+    once in 1,000 names, and repeats a call that ends with EINTR. All threads of a process have the
+    same current folder, so no other thread may change it meanwhile.
     """
     if compiled.step:
         return FolderListing(*compiled.step(folder, names, options))
@@ -144,7 +149,7 @@ def step_in_python(  # noqa: C901, PLR0912
 
     found = FolderListing(plain=defaultdict(list))
     folders, plain, care = found.folders, found.plain, found.care
-    _, seen_before, pinning, until, search, uids, gids = options
+    _, seen_before, pinning, until, search, uids, gids, _ = options
     owners = dict(options.owners)
     is_pinned = bool(owners) and pinning != BY_NAME
     setid, devices = (0, ()) if search else (_SETID, _DEVICES)

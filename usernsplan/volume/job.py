@@ -77,34 +77,33 @@ class Outcome:
 
     def add(self, done: Sequence[Done]) -> None:
         """Count the changes of the workers. An inode with several names counts once."""
-        linked: dict[tuple[int, int], tuple[str, ...]] = {}
+        linked: dict[tuple[int, tuple[str, ...]], set[int]] = {}
         for part in done:
             self.changed += part.changed
             self.stragglers += part.stragglers
             self.kinds.update(part.kinds)
             self.fail(chain(part.failed, part.named))
             self.skip(part.skipped)
-            linked |= part.linked
-        self._count(linked.values())
+            for key, inodes in part.linked.items():
+                linked.setdefault(key, set()).update(inodes)
+        for (_, kinds), several in linked.items():
+            self.changed += len(several)
+            self.kinds.update(dict.fromkeys(kinds, len(several)))
 
     def add_powerful(self, lacking: Iterable[Lacking], restored: Iterable[Lacking]) -> None:
         """Count the changes to files that lacked power. Each file counts once."""
         changed = {
-            (one.entry.device, one.entry.inode): kinds_of(one.entry)
+            (one.entry.device, one.entry.inode): kinds_of(one.entry.form, linked=one.entry.linked)
             for one in chain((one for one in lacking if one.changed), restored)
         }
-        self._count(changed.values())
-
-    def _count(self, changed: Iterable[tuple[str, ...]]) -> None:
-        for kinds in changed:
+        for kinds in changed.values():
             self.changed += 1
             self.kinds.update(kinds)
 
     def report(self, report: FixReport) -> FixReport:
         """The report, completed with these results."""
         found = self.found
-        linked = (one.found for one in found.linked.values() if one.kinds is not None)
-        wrong = found.changes + sum(linked)
+        wrong = found.changes + found.linked.changing_names()
         several = len(found.owners) if report.mode == "own" and wrong else 0
         counts = {
             "entries": found.entries,

@@ -402,10 +402,16 @@ def refuse_lost(found: Seen, rule: OwnershipRule) -> None:
         )
 
 
-def weigh(found: Seen, request: FixRequest, remedies: Sequence[str] = ()) -> Judgement:
+def weigh(
+    found: Seen,
+    outside: frozenset[tuple[int, int]],
+    request: FixRequest,
+    remedies: Sequence[str] = (),
+) -> Judgement:
     """Judge what was seen, before any change. Raises RefusedError for what would not end well.
 
-    ``remedies`` are commands for the owners that the map lacks.
+    ``outside`` are the inodes of ``found.linked`` that are not wholly in the volume. ``remedies``
+    are commands for the owners that the map lacks.
     """
     if found.refusals:
         raise RefusedError(
@@ -427,8 +433,7 @@ def weigh(found: Seen, request: FixRequest, remedies: Sequence[str] = ()) -> Jud
             + "--unmapped keep leaves these ids unchanged",
         )
 
-    outside = {key: linked for key, linked in found.linked.items() if not linked.is_inside}
-    places = [(place, "") for linked in outside.values() for place in linked.places]
+    places = [(place, "") for place in found.outside]
     if outside and not request.skip_outside_links:
         raise RefusedError(
             "these files have hard links outside the volume, which would change too:\n"
@@ -437,7 +442,7 @@ def weigh(found: Seen, request: FixRequest, remedies: Sequence[str] = ()) -> Jud
             " name both folders in one command; --outside-links skip leaves these files unchanged",
         )
     why = "it has hard links outside the volume"
-    return Judgement(frozenset(outside), tuple(Place(place, why) for place, _ in sorted(places)))
+    return Judgement(outside, tuple(Place(place, why) for place in sorted(found.outside)))
 
 
 def refuse_copies(meant: Meant, found: Seen, lowers: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from array import array
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -19,17 +20,20 @@ from usernsplan.escape import line as one_line
 from usernsplan.escape import operand
 from usernsplan.host import files
 from usernsplan.ids import ID_LIMIT
-from usernsplan.values import dataclass, field
+from usernsplan.values import dataclass, field, replace
+from usernsplan.volume.entries import Group
 from usernsplan.volume.parts import TOP, Parts
 from usernsplan.volume.passes import Form
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from usernsplan.volume.special import Special
+    from usernsplan.volume.renew import Proof
     from usernsplan.volume.targets import Owner
 
 _BUFFER = 1 << 20
+# The largest st_mode.
+_MODES = 0o177777
 # What json.dumps and json.loads would make again for each line.
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 _from_json = json.JSONDecoder().raw_decode
@@ -40,10 +44,13 @@ class Folder:
     """One folder as it was before the run, with what the run changes in it.
 
     ``volume`` is the number of the volume in its run, ``parts`` the place of the folder in it.
-    ``common`` is the owner of every plain entry that ``others``, ``special`` and ``left``
-    do not name. ``own`` is the owner of the folder itself, if the run changes it and it needs no
-    care; if it needs care, it is the entry "." of ``special``. ``left`` are the names that the run
-    leaves alone.
+    ``common`` is the owner of every plain entry that ``others``, ``groups`` and ``left`` do not
+    name. ``groups`` are the entries that need care. ``own`` is the owner of the folder itself, if
+    the run changes it and it needs no care; if it needs care, it is a group of its own, with the
+    name ".". ``left`` are the names that the run leaves alone. ``noted`` is how many names a look
+    has put into these lists.
+
+    The note of a very large folder has no ``common``. Its pieces name all that changes.
     """
 
     volume: int
@@ -53,17 +60,29 @@ class Folder:
     own: Owner | None = None
     common: Owner | None = None
     others: list[tuple[Owner, list[str]]] = field(default_factory=list)
-    special: list[Special] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    noted: int = field(default=0, compare=False)
 
     def changes(self) -> bool:
         """Tell whether the run changes anything in it."""
-        return bool(self.own or self.common or self.others or self.special)
+        return bool(self.own or self.common or self.others or self.groups)
+
+    def itself(self) -> Folder | None:
+        """The same without the entries of the folder; None if the run leaves the folder alone."""
+        care = [group for group in self.groups if group.names == ["."]]
+        if not (self.own or care):
+            return None
+        return replace(self.piece(), own=self.own, groups=care)
+
+    def piece(self) -> Folder:
+        """Another piece of the note of this folder, still empty."""
+        return Folder(self.volume, self.parts, self.device, self.inode)
 
     def named(self) -> set[str]:
         """The entries that the note names, so that ``common`` does not apply to them."""
         names = {name for _, names in self.others for name in names}
-        return names.union(self.left, (entry.name for entry in self.special))
+        return names.union(self.left, *(group.names for group in self.groups))
 
 
 class Writer:
@@ -95,8 +114,8 @@ class Writer:
             line["common"] = folder.common
         if folder.others:
             line["others"] = folder.others
-        if folder.special:
-            line["special"] = [_packed(special) for special in folder.special]
+        if folder.groups:
+            line["groups"] = [_packed(group) for group in folder.groups]
         if folder.left:
             line["left"] = folder.left
         self._file.write(_to_json(line).encode() + b"\n")
@@ -174,7 +193,10 @@ def noted(log: str) -> Iterator[Folder]:
 
 
 def joined(pieces: Iterable[Folder]) -> Iterator[Folder]:
-    """Join the pieces for the same folder that follow each other into one note."""
+    """Join the pieces for the same folder that follow each other into one note.
+
+    Each piece without ``common`` and ``own`` can be carried by itself, and needs no more room.
+    """
     last: Folder | None = None
     for piece in pieces:
         same = last and (last.volume, last.inode, last.parts) == (
@@ -183,9 +205,9 @@ def joined(pieces: Iterable[Folder]) -> Iterator[Folder]:
             piece.parts,
         )
         # Only the first piece of a note has an owner, so this is a later note of the same folder.
-        if last and same and not (piece.own or piece.common):
+        if last and same and (last.own or last.common) and not (piece.own or piece.common):
             last.others += piece.others
-            last.special += piece.special
+            last.groups += piece.groups
             last.left += piece.left
             continue
         if last:
@@ -226,12 +248,13 @@ def _folder(content: dict[str, Any], before: Parts) -> Folder:
     folder = _place(content, before)
     folder.own = _owner(content.get("own"))
     folder.common = _owner(content.get("common"))
-    others = [
-        (_owner(owner), list(map(_name, names))) for owner, names in content.get("others", ())
-    ]
+    others = [(_owner(owner), _names(names)) for owner, names in content.get("others", ())]
     folder.others = [(owner, names) for owner, names in others if owner]
-    folder.special = [_unpacked(*fields) for fields in content.get("special", ())]
-    folder.left = list(map(_name, content.get("left", ())))
+    folder.groups = [
+        *(_former(*fields) for fields in content.get("special", ())),
+        *(_unpacked(*fields) for fields in content.get("groups", ())),
+    ]
+    folder.left = _names(content.get("left", []))
     return folder
 
 
@@ -239,7 +262,7 @@ def _place(content: dict[str, Any], before: Parts) -> Folder:
     """The folder of one line, without what was in it. Raises what ``_folder`` raises."""
     kept, *more = content["p"]
     volume, device, inode = map(integer, content["i"])
-    return Folder(volume, before.branch(integer(kept), map(_name, more)), device, inode)
+    return Folder(volume, before.branch(integer(kept), _names(more)), device, inode)
 
 
 def integer(number: Any) -> int:  # noqa: ANN401 - what the JSON says
@@ -249,11 +272,23 @@ def integer(number: Any) -> int:  # noqa: ANN401 - what the JSON says
     return number
 
 
-def _name(name: Any) -> str:  # noqa: ANN401 - what the JSON says
-    """The same name, if it is one of an entry, or "." for the folder itself. Raises ValueError."""
-    if not isinstance(name, str) or name in {"", ".."} or "/" in name or "\0" in name:
-        raise ValueError(f"{name!r:.40} is not the name of an entry")
-    return name
+def _names(names: Any) -> list[str]:  # noqa: ANN401 - what the JSON says
+    """The same list, if each is the name of an entry, or "." for the folder itself.
+
+    Raises ValueError or TypeError. A log may have a million names, so none costs a call.
+    """
+    text = "/".join(names)
+    if type(names) is not list or not {"", ".."}.isdisjoint(names):
+        raise ValueError(f"{names!r:.40} are not names of entries")
+    if "\0" in text or text.count("/") != max(len(names) - 1, 0):
+        raise ValueError(f"{names!r:.40} are not names of entries")
+    return names
+
+
+def _links(number: Any) -> int:  # noqa: ANN401 - what the JSON says
+    if not 0 <= integer(number) < 1 << 64:
+        raise ValueError(f"{number} is not a link count")
+    return int(number)
 
 
 def _owner(content: list[int] | None) -> Owner | None:
@@ -269,28 +304,57 @@ def _ids(uid: Any, gid: Any) -> Owner:  # noqa: ANN401 - what the JSON says
     return uid, gid
 
 
-def _packed(special: Special) -> list[Any]:
-    form = special.form
+def _packed(group: Group) -> list[Any]:
+    form = group.form
     raw = [
         value.hex() if value is not None else None
         for value in (form.acl, form.default_acl, form.capability)
     ]
-    inode = [special.device, special.inode, form.mode, special.links, special.changed_ns]
-    proof = [special.proof.size, special.proof.digest] if special.proof else []
-    return [special.name, *inode, *form.owner, *raw, *proof]
+    proofs = [proof and [proof.size, proof.digest] for proof in group.proofs]
+    numbers = [group.device, group.links, form.mode, *form.owner]
+    return [*numbers, *raw, group.names, group.inodes.tolist(), proofs]
 
 
-def _unpacked(*fields: Any) -> Special:
-    # Few runs have one, and the imports, with hashlib, are a tenth of a start-up.
-    from usernsplan.volume.renew import Proof  # noqa: PLC0415
-    from usernsplan.volume.special import Special  # noqa: PLC0415
+def _unpacked(*fields: Any) -> Group:
+    device, links, mode, uid, gid, *raw, names, inodes, proofs = fields
+    # The numbers go into an array, which takes True for 1.
+    if not {len(inodes), len(proofs) or len(inodes)} == {len(names)} or {*map(type, inodes)} != {
+        int
+    }:
+        raise ValueError("not one inode for each name")
+    return Group(
+        _form(mode, uid, gid, raw),
+        integer(device),
+        _links(links),
+        _names(names),
+        array("Q", inodes),
+        [proof and _proof(*proof) for proof in proofs],
+    )
 
-    name, device, inode, mode, links, changed_ns, uid, gid, *more = fields
-    # The runs of older versions have no proof.
-    raw, proof = more[:3], more[3:]
+
+def _former(*fields: Any) -> Group:
+    """The entry of one line of an older version, as a group. The first versions had no proofs."""
+    name, device, inode, mode, links, _changed_ns, uid, gid, *raw = fields
+    raw, proof = raw[:3], raw[3:]
+    return Group(
+        _form(mode, uid, gid, raw),
+        integer(device),
+        _links(links),
+        _names([name]),
+        array("Q", [integer(inode)]),
+        [_proof(*proof)] if proof else [],
+    )
+
+
+def _form(mode: Any, uid: Any, gid: Any, raw: list[Any]) -> Form:  # noqa: ANN401 - what the JSON says
+    if not 0 <= integer(mode) <= _MODES:
+        raise ValueError(f"{mode} is not a mode")
     values = [bytes.fromhex(value) if value is not None else None for value in raw]
-    form = Form(_ids(uid, gid), integer(mode), *values)
-    device, inode, links, changed_ns = map(integer, (device, inode, links, changed_ns))
-    size, digest = proof or (0, "")
-    proved = Proof(integer(size), str(digest)) if proof else None
-    return Special(_name(name), device, inode, links, changed_ns, form, proved)
+    return Form(_ids(uid, gid), mode, *values)
+
+
+def _proof(size: Any, digest: Any) -> Proof:  # noqa: ANN401 - what the JSON says
+    # Few runs have one, and the import, with hashlib, is a tenth of a start-up.
+    from usernsplan.volume.renew import Proof  # noqa: PLC0415
+
+    return Proof(integer(size), str(digest))

@@ -9,27 +9,28 @@ from __future__ import annotations
 
 import errno
 import os
-from functools import cache
+from functools import lru_cache, partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidValueError
 from usernsplan.host import procfs
 from usernsplan.ids import OVERFLOW_ID
-from usernsplan.values import replace
+from usernsplan.values import NamedTuple
 from usernsplan.volume import mounted, power, renew, special, syscalls, walk
 from usernsplan.volume.folder import IMMUTABLE, StepOptions, has_attributes, reason, step
 from usernsplan.volume.logs import Folder
-from usernsplan.volume.metadata import capability_rootid, named
+from usernsplan.volume.metadata import Named, capability_rootid, named
 from usernsplan.volume.parts import TOP
-from usernsplan.volume.passes import Leg, Pass
-from usernsplan.volume.seen import Lacking, Linked, Seen, kinds_of
+from usernsplan.volume.passes import MOST_OWNERS, Leg, Pass
+from usernsplan.volume.seen import Lacking, Seen, kinds_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from usernsplan.volume.entries import Group, Special
     from usernsplan.volume.parts import Parts
-    from usernsplan.volume.targets import Owner
+    from usernsplan.volume.targets import Owner, OwnershipRule
 
 # How many problems are kept: more than anybody reads, and the first already refuses the run.
 MOST_PLACES = 10_000
@@ -39,8 +40,73 @@ _LINE = 4096
 _UNMAPPED = "its ACL has an id that the map lacks"
 
 
+# How many sets of attributes are kept with what becomes of them. Most volumes have fewer.
+_MOVED = 4096
+
+
+class _Moved(NamedTuple):
+    """What a pass makes of ACLs and a capability: whether they change, and what prevents it.
+
+    The map lacks these ids of the ACLs.
+    """
+
+    changes: bool
+    problems: tuple[str, ...]
+    lacking_uids: tuple[int, ...]
+    lacking_gids: tuple[int, ...]
+
+
+def _shown(volume: walk.OpenVolume, note: Folder, name: str) -> str:
+    return volume.shown(note.parts, "" if name == "." else name)
+
+
 def _unmapped_owner(owner: Owner) -> str:
     return f"the map lacks its owner {owner[0]}:{owner[1]}"
+
+
+def _move(
+    rule: OwnershipRule, acl: bytes | None, default_acl: bytes | None, capability: bytes | None
+) -> _Moved:
+    """What the pass makes of these attributes."""
+    changes, problems, lacking = False, [], list[Named]()
+    for raw in filter(None, (acl, default_acl)):
+        try:
+            moved = rule.acl(raw)
+        except InvalidValueError as error:
+            problems.append(str(error))
+            continue
+        lacking += named(raw)
+        if moved.unmapped_uids or moved.unmapped_gids:
+            problems.append(_UNMAPPED)
+        problems += [
+            f"its ACL would have two entries for {duplicate}" for duplicate in moved.duplicates
+        ]
+        changes |= moved.raw != raw
+
+    if capability is not None:
+        changes |= _capability_changes(rule, capability, problems)
+    # Entries of an ACL whose id the map lacks are counted, whether they stay or not.
+    uids, gids = (
+        tuple(one.id for one in lacking if one.kind == kind and moves.lacks(one.id))
+        if not rule.is_own
+        else ()
+        for kind, moves in (("user", rule.uids), ("group", rule.gids))
+    )
+    return _Moved(changes, tuple(problems), uids, gids)
+
+
+def _capability_changes(rule: OwnershipRule, raw: bytes, problems: list[str]) -> bool:
+    try:
+        new = rule.capability(raw)
+    except InvalidValueError as error:
+        problems.append(str(error))
+        return False
+    if new is None:
+        root = capability_rootid(raw)
+        problems.append(
+            f"its capability is for root {root}, which the map lacks; --unmapped keep leaves it so"
+        )
+    return new is not None and new != raw
 
 
 class Looker:
@@ -49,21 +115,26 @@ class Looker:
     # Whether to note what proves the content of files with power; see _proof.
     _proves = True
 
-    def __init__(self, volumes: Sequence[walk.OpenVolume], pass_: Pass) -> None:
+    def __init__(self, volumes: Sequence[walk.OpenVolume], pass_: Pass, threads: int = 1) -> None:
         self.found = Seen()
+        # The sub-folders of the last folder, and their seen_before. Where there may be very many,
+        # some names each are one, with "/" between them: a million such names need ten megabytes.
+        self.below: tuple[list[str], int] = [], 0
+        self._threads = threads
         self._volumes = volumes
         self._walker = walk.Walker()
         self._pass = pass_
         self._rule = pass_.rule
-        # The owner that replaces this one in the pass, or None; see Pass. A volume has few owners.
-        self.wanted = cache(pass_.wanted)
+        # The owner that replaces this one in the pass, or None; see Pass.
+        self.wanted = lru_cache(MOST_OWNERS)(pass_.wanted)
         # The owner before the run.
-        self._first = cache(lambda owner: pass_.first(owner) or owner)
+        self._first = lru_cache(MOST_OWNERS)(lambda owner: pass_.first(owner) or owner)
         # The proofs by inode, so that the content of one with many names is read once.
         self._proofs: dict[tuple[int, int, int, int], renew.Proof | None] = {}
         moves = (self._rule.uids, self._rule.gids)
         # Whether ids that the map lacks may stay as they are; they are counted, too.
         self._may_lack = any(move.keep or move.others for move in moves)
+        self._moved = lru_cache(maxsize=_MOVED)(partial(_move, pass_.rule))
         self._read_only: dict[int, bool] = {}
 
     def folder(self, number: int, parts: Parts) -> int:
@@ -72,14 +143,15 @@ class Looker:
 
     def look(
         self, number: int, parts: Parts, seen_before: int = 0, *, first: bool = True
-    ) -> tuple[list[Folder], list[str], int]:
-        """Look at one folder: its note in one or more pieces, its sub-folders, their seen_before.
+    ) -> Iterator[Folder]:
+        """Look at one folder: yield its note in one or more pieces, then set ``below`` for good.
 
         ``number`` is the volume's, ``parts`` the place of the folder. ``first``: count the folder, which
         no look has counted yet. See step for ``seen_before``; it becomes 0 below a folder that
         changed after that time, because the folder may have been moved here with its content, and
         the times of the content do not show that.
         """
+        self.below = [], 0
         volume = self._volumes[number]
         try:
             pinned = self.folder(number, parts)
@@ -88,20 +160,22 @@ class Looker:
                 self.found.skipped.append((volume.shown(parts), mounted.MOUNT))
             elif error.errno not in walk.GONE:
                 self._unseen(volume.shown(parts), reason(error))
-            return [], [], 0
+            return
         try:
             seen = os.fstat(pinned)
             seen_before = seen_before if seen.st_ctime_ns < seen_before else 0
             note = Folder(number, parts, seen.st_dev, seen.st_ino)
-            notes, folders = self._look(volume, note, pinned, seen, seen_before)
+            options = StepOptions(seen_before=seen_before, threads=self._threads)
+            self.below = [], seen_before
+            yield from self._look(volume, note, pinned, seen, options)
         except OSError as error:
             # The folder opens but cannot be read: its content stays as it is, the rest is carried.
+            self.below = [], 0
             self._unseen(volume.shown(parts), reason(error))
-            return [], [], 0
+            return
         finally:
             os.close(pinned)
         self.found.entries += first and not volume.only
-        return notes, folders, seen_before
 
     def _look(
         self,
@@ -109,31 +183,39 @@ class Looker:
         note: Folder,
         pinned: int,
         seen: os.stat_result,
-        seen_before: int,
-    ) -> tuple[list[Folder], list[str]]:
+        options: StepOptions,
+    ) -> Iterator[Folder]:
         os.fchdir(pinned)
-        notes, folders = [note], []
+        notes = [note]
         if not volume.only:
             if not note.parts:
                 self.found.tops.append((seen.st_uid, seen.st_gid))
             self._itself(volume, note, seen)
 
+        # Any number of entries of a very large folder may differ. So its note has all names that
+        # change, in pieces that need no room together. The folder itself is last, as in a pass.
+        is_big = seen.st_size >= walk.BIG
         for batch in walk.names(pinned, seen.st_size, volume.only):
+            if is_big:
+                notes = [note.piece()]
             names, left = mounted.without(volume, note.parts, batch)
             self.found.skipped += left
             if left:
-                self._room(notes).left.extend(set(batch) - set(names))
+                mounts = set(batch) - set(names)
+                self._room(notes, len(mounts)).left.extend(mounts)
 
-            found = step(pinned, names, StepOptions(seen_before=seen_before))
+            found = step(pinned, names, options)
             # A folder may have taken the name of a single file. Nobody named it, so skip it.
-            folders += [] if volume.only else found.folders
+            if found.folders and not volume.only:
+                self.below[0].extend(["/".join(found.folders)] if is_big else found.folders)
             self.found.entries += sum(map(len, found.plain.values())) + len(found.care)
-            self._plain(volume, notes, found.plain, several=seen.st_size >= walk.BIG)
-            for name in found.care:
-                self._special(volume, notes, name)
+            self._plain(volume, notes, found.plain, has_common=not is_big)
+            self._specials(volume, notes, found.care)
             for name, why in found.reasons():
                 self._leave(volume, notes, name, why, unseen=True)
-        return notes, folders
+            if is_big:
+                yield from notes
+        yield from [note] if is_big else notes
 
     def _owner_changes(self, owner: Owner, entries: int) -> bool:
         """Count the owner of these entries; tell whether the pass changes it."""
@@ -156,9 +238,9 @@ class Looker:
         notes: list[Folder],
         plain: dict[Owner, list[str]],
         *,
-        several: bool,
+        has_common: bool,
     ) -> None:
-        """Note the plain entries of a folder, or with ``several`` of one batch of its names."""
+        """Note the plain entries of a folder: most of them by ``Folder.common``, or all by name."""
         changing = {
             owner: changeable
             for owner, names in plain.items()
@@ -167,11 +249,11 @@ class Looker:
         }
         if volume.overlays:
             self._count_copies(volume, notes[0], chain.from_iterable(changing.values()))
-        if not changing and not several:
+        if not changing:
             return
 
         self.found.changes += sum(map(len, changing.values()))
-        if len(notes) == 1 and notes[0].common is None and changing:
+        if has_common:
             common = max(changing, key=lambda owner: len(changing[owner]))
             notes[0].common = self._first(common)
 
@@ -180,12 +262,13 @@ class Looker:
             if owner in changing and first == notes[0].common:
                 continue
             for start in range(0, len(names), _LINE):
-                room = self._room(notes)
+                piece = names[start : start + _LINE]
+                room = self._room(notes, len(piece))
                 if owner in changing:
-                    room.others.append((first, names[start : start + _LINE]))
-                else:
+                    room.others.append((first, piece))
+                elif has_common:
                     # These were right before the run: undo must not take them for its work.
-                    room.left += names[start : start + _LINE]
+                    room.left += piece
 
     def _changeable(
         self,
@@ -230,20 +313,19 @@ class Looker:
             place = place.below(name)
         return volume.shown(place)
 
-    def _room(self, notes: list[Folder]) -> Folder:
-        """The piece of the note to add to: a new one if the last is full."""
+    def _room(self, notes: list[Folder], names: int = 1) -> Folder:
+        """The piece of the note to add so many names to: a new one if the last is full."""
         last = notes[-1]
-        if (
-            len(last.special) + len(last.left) + sum(len(names) for _, names in last.others)
-            >= _LINE
-        ):
-            notes.append(Folder(last.volume, last.parts, last.device, last.inode))
-        return notes[-1]
+        if last.noted >= _LINE:
+            last = last.piece()
+            notes.append(last)
+        last.noted += names
+        return last
 
     def _itself(self, volume: walk.OpenVolume, note: Folder, seen: os.stat_result) -> None:
         try:
             if has_attributes("."):
-                self._special(volume, [note], ".")
+                self._specials(volume, [note], ["."])
                 return
         except OSError as error:
             self._leave(volume, [note], ".", reason(error, "."), unseen=True)
@@ -263,9 +345,7 @@ class Looker:
         unseen: bool = False,
     ) -> None:
         """Report an entry that cannot be carried, and note that no pass changes it."""
-        (self._unseen if unseen else self._fail)(
-            volume.shown(notes[0].parts, "" if name == "." else name), why
-        )
+        (self._unseen if unseen else self._fail)(_shown(volume, notes[0], name), why)
         self._room(notes).left.append(name)
 
     def _fail(self, place: str, why: str) -> None:
@@ -276,74 +356,100 @@ class Looker:
         self._fail(place, why)
         self.found.unseen.append((place, why))
 
-    def _special(self, volume: walk.OpenVolume, notes: list[Folder], name: str) -> None:
-        try:
-            entry = special.look(name, volume.pin)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            self._leave(volume, notes, name, reason(error, name), unseen=True)
-            return
-        changes = self._owner_changes(entry.form.owner, 1)
-        problems: list[str] = []
-        # If the map overlaps itself, only the owner shows whether an inode was moved already.
-        leg = self._pass.leg
-        if (changes or leg == Leg.STRAIGHT) and leg != Leg.TO_STAGING:
-            changes |= self._acl_changes(entry, problems)
-            changes |= self._capability_changes(entry, problems)
-        self._meet(volume, notes, entry, problems, changes=changes)
+    def _specials(self, volume: walk.OpenVolume, notes: list[Folder], names: Sequence[str]) -> None:
+        groups, failures = special.looked(names, volume.pinning)
+        for name, code in failures:
+            why = reason(OSError(code, os.strerror(code)), name)
+            self._leave(volume, notes, name, why, unseen=True)
+
+        for group in groups:
+            count = len(group.names)
+            changes = self._owner_changes(group.form.owner, count)
+            problems: tuple[str, ...] = ()
+            # If the map overlaps itself, only the owner shows whether an inode was moved already.
+            leg = self._pass.leg
+            if (changes or leg == Leg.STRAIGHT) and leg != Leg.TO_STAGING:
+                form = group.form
+                moved = self._moved(form.acl, form.default_acl, form.capability)
+                changes |= moved.changes
+                problems = moved.problems
+                self._count_lacking(moved, count)
+            self._meet(volume, notes, group, problems, changes=changes)
+
+    def _count_lacking(self, moved: _Moved, count: int) -> None:
+        for uid in moved.lacking_uids:
+            self.found.unmapped_uids[uid] += count
+        for gid in moved.lacking_gids:
+            self.found.unmapped_gids[gid] += count
 
     def _meet(
         self,
         volume: walk.OpenVolume,
         notes: list[Folder],
-        entry: special.Special,
-        problems: list[str],
+        group: Group,
+        problems: tuple[str, ...],
         *,
         changes: bool,
     ) -> None:
-        """Count an entry that needs care, report its problems, note it if the pass changes it."""
-        name = entry.name
-        if changes and not self._changeable(volume, notes, [name], entry.form.owner):
-            return
-        if changes and volume.overlays and name != ".":
-            self._count_copies(volume, notes[0], [name])
-        place = ""
-        # The path of a deep place is long, and few are needed.
-        if problems or entry.linked:
-            place = volume.shown(notes[0].parts, "" if name == "." else name)
-        if len(self.found.refusals) < MOST_PLACES:
-            self.found.refusals += [
-                (place, problem) for problem in problems if problem != _UNMAPPED
-            ]
-        self._count(entry, place, changes=changes)
+        """Count entries that need care, report their problems, note them if the pass changes them."""
         if changes:
-            self._note(volume, notes, entry)
-        else:
-            self._room(notes).left.append(name)
+            kept = self._changeable(volume, notes, group.names, group.form.owner)
+            if len(kept) < len(group.names):
+                some = {*kept}
+                group = group.chosen(name in some for name in group.names)
+            if volume.overlays and not group.is_folder:
+                self._count_copies(volume, notes[0], group.names)
 
-    def _note(self, volume: walk.OpenVolume, notes: list[Folder], entry: special.Special) -> None:
-        """Note an entry that the pass changes, with a proof of its content if it has power."""
-        self.found.special = True
-        entry = replace(entry, proof=self._proof(entry, volume.pin))
-        first = entry.with_owner(self._first(entry.form.owner))
-        self._room(notes).special.append(first)
+        for problem in problems:
+            room = MOST_PLACES - len(self.found.refusals)
+            if problem != _UNMAPPED:
+                self.found.refusals += [
+                    (_shown(volume, notes[0], name), problem) for name in group.names[:room]
+                ]
+        self._count(group, changes=changes)
+        if changes:
+            self._note(volume, notes, group)
+            return
+        for piece in group.pieces(_LINE):
+            self._room(notes, len(piece.names)).left += piece.names
+
+    def _count(self, group: Group, *, changes: bool) -> None:
+        kinds = kinds_of(group.form, linked=group.linked)
+        if group.linked:
+            key = (group.device, group.links, kinds if changes else None)
+            self.found.linked.add(key, group.inodes, group.changed_ns)
+        elif changes:
+            self.found.changes += len(group.names)
+            for kind in kinds:
+                self.found.kinds[kind] += len(group.names)
+
+    def _note(self, volume: walk.OpenVolume, notes: list[Folder], group: Group) -> None:
+        """Note entries that the pass changes, with proofs of their content if they have power."""
+        self.found.special |= bool(group.names)
+        first = group.with_owner(self._first(group.form.owner))
+        is_powerful = power.has_power(group.form)
+        if is_powerful and self._proves:
+            first.proofs = [self._proof(entry, volume.pin) for entry in group.entries()]
+        if is_powerful or group.form.capability is not None:
+            self._note_lacking(notes[0], first)
+        for piece in first.pieces(_LINE):
+            self._room(notes, len(piece.names)).groups.append(piece)
+
+    def _note_lacking(self, note: Folder, first: Group) -> None:
         whole = self._pass.whole(first.form)
         left = power.lawful(first.form, whole, own=self._rule.is_own)
         if left != whole:
-            note = notes[0]
-            self.found.lacking.append(
-                Lacking(note.volume, note.parts, entry.name, first, whole, left, entry.inode)
-            )
+            self.found.lacking += [
+                Lacking(note.volume, note.parts, entry.name, entry, whole, left, entry.inode)
+                for entry in first.entries()
+            ]
 
-    def _proof(self, entry: special.Special, pin: Callable[[str], int]) -> renew.Proof | None:
-        """What proves the content of an entry of the current folder that has power, else None.
+    def _proof(self, entry: Special, pin: Callable[[str], int]) -> renew.Proof | None:
+        """What proves the content of an entry of the current folder that has power; None if nothing.
 
         It is the content that this inode had while it had the power, because the kernel removes
         setuid, setgid and the capability when a file is written to.
         """
-        if not (self._proves and power.has_power(entry.form)):
-            return None
         state = (entry.device, entry.inode, entry.mode, entry.changed_ns)
         if state not in self._proofs:
             pinned = pin(entry.name)
@@ -357,69 +463,14 @@ class Looker:
                 os.close(pinned)
         return self._proofs[state]
 
-    def _count(self, entry: special.Special, place: str, *, changes: bool) -> None:
-        kinds = kinds_of(entry)
-        if entry.linked:
-            seen = Linked(
-                entry.links, entry.changed_ns, 1, kinds if changes else None, places=[place]
-            )
-            self.found.meet((entry.device, entry.inode), seen)
-        elif changes:
-            self.found.changes += 1
-            self.found.kinds.update(kinds)
-
-    def _acl_changes(self, entry: special.Special, problems: list[str]) -> bool:
-        changes = False
-        for raw in filter(None, (entry.form.acl, entry.form.default_acl)):
-            try:
-                moved = self._rule.acl(raw)
-            except InvalidValueError as error:
-                problems.append(str(error))
-                continue
-            self._count_lacking(raw)
-            if moved.unmapped_uids or moved.unmapped_gids:
-                problems.append(_UNMAPPED)
-            problems += [
-                f"its ACL would have two entries for {duplicate}" for duplicate in moved.duplicates
-            ]
-            changes |= moved.raw != raw
-        return changes
-
-    def _count_lacking(self, raw: bytes) -> None:
-        """Count the entries of an ACL whose id the map lacks, whether they stay or not."""
-        if self._rule.is_own:
-            return
-        for entry in named(raw):
-            if entry.kind == "user" and self._rule.uids.lacks(entry.id):
-                self.found.unmapped_uids[entry.id] += 1
-            if entry.kind == "group" and self._rule.gids.lacks(entry.id):
-                self.found.unmapped_gids[entry.id] += 1
-
-    def _capability_changes(self, entry: special.Special, problems: list[str]) -> bool:
-        raw = entry.form.capability
-        if raw is None:
-            return False
-        try:
-            new = self._rule.capability(raw)
-        except InvalidValueError as error:
-            problems.append(str(error))
-            return False
-        if new is None:
-            root = capability_rootid(raw)
-            problems.append(
-                f"its capability is for root {root}, which the map lacks;"
-                " --unmapped keep leaves it so"
-            )
-        return new is not None and new != raw
-
 
 class Foreseeing(Looker):
     """Look for a preview: no pass follows, so the look also finds what could not be changed."""
 
     _proves = False
 
-    def __init__(self, volumes: Sequence[walk.OpenVolume], pass_: Pass) -> None:
-        super().__init__(volumes, pass_)
+    def __init__(self, volumes: Sequence[walk.OpenVolume], pass_: Pass, threads: int = 1) -> None:
+        super().__init__(volumes, pass_, threads)
         self._namespace = procfs.own_ids()
 
     def _changeable(
@@ -455,8 +506,9 @@ class LateLooker(Looker):
         volumes: Sequence[walk.OpenVolume],
         pass_: Pass,
         outside: frozenset[tuple[int, int]],
+        threads: int = 1,
     ) -> None:
-        super().__init__(volumes, pass_)
+        super().__init__(volumes, pass_, threads)
         self._outside = outside
 
     def _plain(
@@ -465,34 +517,69 @@ class LateLooker(Looker):
         notes: list[Folder],
         plain: dict[Owner, list[str]],
         *,
-        several: bool,
+        has_common: bool,
     ) -> None:
         for owner, names in plain.items():
             if self.wanted(owner) is None:
                 for name in names:
                     self._fail(volume.shown(notes[0].parts, name), _unmapped_owner(owner))
-        super()._plain(volume, notes, plain, several=several)
+        super()._plain(volume, notes, plain, has_common=has_common)
 
     def _meet(
         self,
         volume: walk.OpenVolume,
         notes: list[Folder],
-        entry: special.Special,
-        problems: list[str],
+        group: Group,
+        problems: tuple[str, ...],
         *,
         changes: bool,
     ) -> None:
-        if (entry.device, entry.inode) in self._outside:
-            return
-        if problems := problems + self._problems(entry, changes=changes):
-            self._leave(volume, notes, entry.name, problems[0])
+        if self._outside:
+            group = group.chosen((group.device, one) not in self._outside for one in group.inodes)
+        if problems := problems + self._problems(group, changes=changes):
+            for name in group.names:
+                self._leave(volume, notes, name, problems[0])
         else:
-            super()._meet(volume, notes, entry, problems, changes=changes)
+            super()._meet(volume, notes, group, problems, changes=changes)
 
-    def _problems(self, entry: special.Special, *, changes: bool) -> list[str]:
-        if self.wanted(entry.form.owner) is None:
-            return [_unmapped_owner(entry.form.owner)]
+    def _problems(self, group: Group, *, changes: bool) -> tuple[str, ...]:
+        if self.wanted(group.form.owner) is None:
+            return (_unmapped_owner(group.form.owner),)
         # Its other names may lie outside the volume: only a look at the whole volume shows that.
-        if entry.linked and changes:
-            return ["it appeared during the run and has several links; run the command again"]
-        return []
+        if group.linked and changes:
+            return ("it appeared during the run and has several links; run the command again",)
+        return ()
+
+
+class Naming(Looker):
+    """Look once more, for the names of some linked inodes (device, inode).
+
+    Few runs need them, and to keep the names of all would take too much room.
+    """
+
+    _proves = False
+
+    def __init__(
+        self,
+        volumes: Sequence[walk.OpenVolume],
+        pass_: Pass,
+        outside: frozenset[tuple[int, int]],
+    ) -> None:
+        super().__init__(volumes, pass_)
+        self._outside = outside
+
+    def _meet(
+        self,
+        volume: walk.OpenVolume,
+        notes: list[Folder],
+        group: Group,
+        problems: tuple[str, ...],  # noqa: ARG002 - the first look has reported them
+        *,
+        changes: bool,  # noqa: ARG002
+    ) -> None:
+        if group.linked:
+            self.found.outside += [
+                _shown(volume, notes[0], name)
+                for name, inode in zip(group.names, group.inodes, strict=True)
+                if (group.device, inode) in self._outside
+            ]

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from usernsplan.volume.targets import Moves, Owner, OwnershipRule
 
 
+# How many owners to keep the answers of a pass for; most volumes have few.
+MOST_OWNERS = 4096
+
+
 class Leg(IntEnum):
     """The direction and stage of a pass; the journal keeps the number as "stage"."""
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from usernsplan.layout import Layout
+    from usernsplan.volume.entries import Special
     from usernsplan.volume.seen import Lacking
-    from usernsplan.volume.special import Special
     from usernsplan.volume.walk import OpenVolume
 
     Key = tuple[int, int]
@@ -139,7 +139,8 @@ def proofs(layout: Layout, state: RunState) -> Callable[[Lacking], renew.Proof |
         # The rest of a damaged log proves nothing; its files are reported as without power.
         with closing(Journal(layout, run)) as log, suppress(RefusedError):
             for note in chain.from_iterable(map(logs.read, log.logs("folders", "late"))):
-                for entry in note.special:
+                proved = (group.entries() for group in note.groups if group.proofs)
+                for entry in chain.from_iterable(proved):
                     if entry.proof:
                         key = (entry.device, entry.inode)
                         known.setdefault((entry.device, places.get(key, entry.inode)), []).append(

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import stat
+from array import array
 from collections import Counter
+from functools import lru_cache
+from itertools import chain, compress
+from operator import ne
 from typing import TYPE_CHECKING
 
 from usernsplan.values import NamedTuple, dataclass, field
 from usernsplan.volume.power import SETID
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
+    from usernsplan.volume.entries import Special
     from usernsplan.volume.logs import Folder
     from usernsplan.volume.parts import Parts
     from usernsplan.volume.passes import Form
-    from usernsplan.volume.special import Special
     from usernsplan.volume.targets import Owner
 
 # A path, and what to report about it.
@@ -24,36 +28,76 @@ PathReason = tuple[str, str]
 
 @dataclass(slots=True)
 class Linked:
-    """An inode with several names.
+    """The names of inodes with several names, in packed arrays: a volume may have a million.
 
-    ``links`` is its link count, ``found`` how many names were met, ``kinds`` what its change counts
-    as (see kinds_of), None if it does not change. ``places`` are the names, while some are missing.
-    ``changed_ns`` is its ctime when it was first seen. A rename changes the ctime; if one moves a
-    name from a folder that we have not seen yet into one that we have, the same name can be met
-    twice, and ``moved`` says so.
+    ``names`` has, by device, link count and kinds of change (see kinds_of; None for no change), the
+    inode and the ctime that each name showed.
     """
 
-    links: int
-    changed_ns: int
-    found: int = 0
-    kinds: tuple[str, ...] | None = None
-    moved: bool = False
-    places: list[str] = field(default_factory=list)
+    names: dict[tuple[int, int, tuple[str, ...] | None], tuple[array[int], array[int]]] = field(
+        default_factory=dict
+    )
 
-    def add(self, other: Linked) -> None:
-        """Add more names of the same inode."""
-        self.found += other.found
-        self.kinds = self.kinds if other.kinds is None else other.kinds
-        self.moved |= other.moved or self.changed_ns != other.changed_ns
-        if self.is_inside:
-            self.places.clear()
-        else:
-            self.places += other.places
+    def add(
+        self,
+        key: tuple[int, int, tuple[str, ...] | None],
+        inodes: array[int],
+        changed_ns: array[int],
+    ) -> None:
+        """Add names with this key."""
+        to = self.names.setdefault(key, (array("Q"), array("q")))
+        to[0].extend(inodes)
+        to[1].extend(changed_ns)
 
-    @property
-    def is_inside(self) -> bool:
-        """Tell whether all its names were found in the volume and none was moved."""
-        return self.found >= self.links and not self.moved
+    def outside(self) -> frozenset[tuple[int, int]]:
+        """The inodes (device, inode) of which a name was not found, or was moved.
+
+        A rename changes the ctime. If one moves a name from a folder that was not seen yet into one
+        that was, the same name can be met twice; then its inode shows two ctimes.
+        """
+        found: set[tuple[int, int]] = set()
+        for device in {device for device, _, _ in self.names}:
+            parts = [
+                (links, *arrays) for (one, links, _), arrays in self.names.items() if one == device
+            ]
+            met = Counter(chain.from_iterable(inodes for _, inodes, _ in parts))
+            for links, inodes, _ in parts:
+                found.update((device, inode) for inode in inodes if met[inode] < links)
+            del met  # there may be a million of them: one table at a time
+
+            times: dict[int, int] = {}
+            for _, inodes, changed_ns in parts:
+                times.update(zip(inodes, changed_ns, strict=True))
+            for _, inodes, changed_ns in parts:
+                is_moved = map(ne, map(times.__getitem__, inodes), changed_ns)
+                found.update((device, inode) for inode in compress(inodes, is_moved))
+        return frozenset(found)
+
+    def changing_names(self) -> int:
+        """How many names have an inode that changes."""
+        return sum(
+            len(names[0]) for (_, _, kinds), names in self.names.items() if kinds is not None
+        )
+
+    def changes(self, outside: Collection[tuple[int, int]]) -> bool:
+        """Tell whether an inode changes that is not ``outside``."""
+        return any(
+            (device, inode) not in outside
+            for (device, _, kinds), (inodes, _) in self.names.items()
+            if kinds is not None
+            for inode in inodes
+        )
+
+    def changing(self, outside: Collection[tuple[int, int]]) -> Counter[tuple[str, ...]]:
+        """How many inodes change that are not ``outside``, by their kinds."""
+        found: dict[tuple[int, tuple[str, ...]], set[int]] = {}
+        for (device, _, kinds), (inodes, _) in self.names.items():
+            if kinds is not None:
+                found.setdefault((device, kinds), set()).update(inodes)
+        counts: Counter[tuple[str, ...]] = Counter()
+        for (device, kinds), several in found.items():
+            counts[kinds] += len(several - {inode for one, inode in outside if one == device})
+        return counts
 
 
 class Lacking(NamedTuple):
@@ -79,7 +123,8 @@ class Seen:
 
     ``changes`` counts the entries that the pass changes, except linked inodes, which are in
     ``linked``. ``lacking`` are the names whose files would lose power. ``unseen`` are places that
-    could not be looked at. ``copies`` is how many entries an overlay would copy up,
+    could not be looked at. ``outside`` are the names of linked inodes that were asked for, see
+    Naming. ``copies`` is how many entries an overlay would copy up,
     ``copied_bytes`` their size. ``tops`` are the owners of the tops of the volumes.
     """
 
@@ -89,7 +134,8 @@ class Seen:
     kinds: Counter[str] = field(default_factory=Counter)
     unmapped_uids: Counter[int] = field(default_factory=Counter)
     unmapped_gids: Counter[int] = field(default_factory=Counter)
-    linked: dict[tuple[int, int], Linked] = field(default_factory=dict)
+    linked: Linked = field(default_factory=Linked)
+    outside: list[str] = field(default_factory=list)
     refusals: list[PathReason] = field(default_factory=list)
     skipped: list[PathReason] = field(default_factory=list)
     failed: list[PathReason] = field(default_factory=list)
@@ -100,17 +146,10 @@ class Seen:
     copies: int = 0
     copied_bytes: int = 0
 
-    def meet(self, key: tuple[int, int], linked: Linked) -> None:
-        """Note more names of a linked inode (device, inode)."""
-        if key in self.linked:
-            self.linked[key].add(linked)
-        else:
-            self.linked[key] = linked
-
 
 @dataclass(slots=True)
 class Done:
-    """What was changed. ``linked`` are inodes with several names.
+    """What was changed. ``linked`` are inodes with several names, by device and kinds of change.
 
     ``failed`` are entries of the journal; a later run tries exactly these again. ``named`` are
     other entries that were left alone; ``unseen`` are places that the second look could not see.
@@ -124,7 +163,7 @@ class Done:
     changed: int = 0
     stragglers: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
-    linked: dict[tuple[int, int], tuple[str, ...]] = field(default_factory=dict)
+    linked: dict[tuple[int, tuple[str, ...]], array[int]] = field(default_factory=dict)
     skipped: list[PathReason] = field(default_factory=list)
     failed: list[PathReason] = field(default_factory=list)
     named: list[PathReason] = field(default_factory=list)
@@ -136,16 +175,31 @@ class Done:
     carried: set[str] = field(default_factory=set)
     ignored: str = ""
 
+    def count(self, form: Form, device: int, inodes: array[int], *, linked: bool) -> None:
+        """Count inodes of a form that were changed."""
+        kinds = kinds_of(form, linked=linked)
+        if linked:
+            self.linked.setdefault((device, kinds), array("Q")).extend(inodes)
+        else:
+            self.changed += len(inodes)
+            for kind in kinds:
+                self.kinds[kind] += len(inodes)
 
-def kinds_of(entry: Special) -> tuple[str, ...]:
+    def counted(self) -> int:
+        """How many changes were counted."""
+        return self.changed + sum(map(len, self.linked.values()))
+
+
+@lru_cache(maxsize=4096)
+def kinds_of(form: Form, *, linked: bool) -> tuple[str, ...]:
     """The kinds of change that the change of an entry counts as, such as "acl"."""
-    mode, form = entry.mode, entry.form
+    mode = form.mode
     facts = {
         "setuid": bool(mode & SETID) and not stat.S_ISDIR(mode) and not stat.S_ISLNK(mode),
         "capability": form.capability is not None,
         "acl": form.acl is not None or form.default_acl is not None,
         "device": stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
-        "hard_link": entry.linked,
+        "hard_link": linked,
     }
     return tuple(kind for kind, holds in facts.items() if holds)
 
@@ -169,6 +223,7 @@ def merged(parts: Iterable[Seen]) -> Seen:
         whole.tops += part.tops
         whole.copies += part.copies
         whole.copied_bytes += part.copied_bytes
-        for key, linked in part.linked.items():
-            whole.meet(key, linked)
+        whole.outside += part.outside
+        for key, arrays in part.linked.names.items():
+            whole.linked.add(key, *arrays)
     return whole

@@ -4,29 +4,37 @@ chown clears setuid, setgid and the capability of everything but folders, even f
 if the owner stays the same. ACL entries and a capability's root are ids too. So pin the inode,
 compare it with the journal, then set owner, ACLs, mode and capability in this order: setting an
 ACL changes the mode.
+
+``looked`` and ``carried`` do that for many entries at once, compiled where there is a compiler.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from usernsplan.values import NamedTuple, dataclass, field, replace
-from usernsplan.volume import power, syscalls
+from usernsplan.values import NamedTuple, dataclass, field
+from usernsplan.volume import compiled, power, syscalls
 from usernsplan.volume.descriptors import attribute, held
+from usernsplan.volume.entries import Group, Special
 from usernsplan.volume.metadata import ACL_ACCESS, ACL_DEFAULT, CAPABILITY
 from usernsplan.volume.passes import Form
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from usernsplan.volume.renew import Proof
     from usernsplan.volume.targets import Owner
 
 # FUSE, CIFS and similar file systems.
 OWN_OWNERS = "this file system sets its own owners; see its uid= and gid= mount options"
 _ATTRIBUTES = (ACL_ACCESS, ACL_DEFAULT, CAPABILITY)
+# So many entries go through one call: a signal waits no longer than that.
+_BATCH = 1000
+# What ``carried`` says of an entry. _step.c has the same numbers.
+RIGHT, CHANGED, OTHER = 0, -1, -2
 
 
 class MeanwhileError(Exception):
@@ -42,42 +50,12 @@ class HalfDoneError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Special:
-    """An inode that needs care, as it was before the run. ``changed_ns`` is its ctime.
-
-    ``name`` is looked up in the current folder; '.' is that folder. ``proof`` proves the content
-    of a file with power.
-    """
-
-    name: str
-    device: int
-    inode: int
-    links: int
-    changed_ns: int
-    form: Form
-    proof: Proof | None = None
-
-    @property
-    def mode(self) -> int:
-        """The st_mode."""
-        return self.form.mode
-
-    @property
-    def linked(self) -> bool:
-        """Tell whether the inode has other names."""
-        return self.links > 1 and not stat.S_ISDIR(self.mode)
-
-    def with_owner(self, owner: Owner) -> Special:
-        """The same, with this owner before the run."""
-        return replace(self, form=replace(self.form, owner=owner))
-
-
-@dataclass(frozen=True, slots=True)
 class Change:
     """What one inode becomes: from ``old`` to ``new``.
 
     ``olds`` are the owners to replace. ``whole`` is the result of a run that removes no power.
-    ``back``: the change belongs to an undo.
+    ``back``: the change belongs to an undo. ``is_powerless``: no form has anything that chown(2)
+    could destroy. ``moves_acl``: an ACL changes, so that the inode changes in several steps.
     """
 
     olds: tuple[Owner, ...]
@@ -85,6 +63,18 @@ class Change:
     new: Form
     whole: Form
     back: bool = False
+    is_powerless: bool = field(init=False, repr=False, compare=False)
+    moves_acl: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Tell whether chown(2) could destroy anything, and whether an ACL changes too."""
+        forms = (self.old, self.new, self.whole)
+        keeps = stat.S_ISDIR(self.old.mode) or not self.old.mode & power.SETID
+        same = len({form.mode for form in forms}) == 1
+        is_powerless = keeps and same and all(form.capability is None for form in forms)
+        acls = [(form.acl, form.default_acl) for form in (self.old, self.new)]
+        object.__setattr__(self, "is_powerless", is_powerless)
+        object.__setattr__(self, "moves_acl", acls[0] != acls[1])
 
     @property
     def power(self) -> tuple[Form, Form]:
@@ -104,6 +94,12 @@ class Care:
     renewed: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
 
+# Device, link count, uid, gid, mode, both ACLs and capability: what a group of entries shares.
+_Key = tuple[Any, ...]
+# What ``care`` finds: by such a key the name, inode and ctime of each entry; and the failures.
+_Cared = tuple[dict[_Key, list[tuple[str, int, int]]], list[tuple[str, int]]]
+
+
 class SpecialResult(NamedTuple):
     """Whether the entry needed a change; whether it still lacks power it had; its inode now."""
 
@@ -119,6 +115,77 @@ def look(name: str, pin: Callable[[str], int]) -> Special:
         return Special(
             name, seen.st_dev, seen.st_ino, seen.st_nlink, seen.st_ctime_ns, _form(pinned, seen)
         )
+
+
+def looked(names: Sequence[str], pinning: int) -> tuple[list[Group], list[tuple[str, int]]]:
+    """Read entries of the current folder: groups with the same form, and failures with their errno.
+
+    Each entry is pinned, as ``syscalls.pin`` does it, and nothing is opened. An entry that is gone
+    is in neither list.
+    """
+    groups: dict[_Key, Group] = {}
+    failures: list[tuple[str, int]] = []
+    for start in range(0, len(names), _BATCH):
+        found, failed = (compiled.care or _care)([*names[start : start + _BATCH]], pinning)
+        failures += failed
+        for key, entries in found.items():
+            if key not in groups:
+                device, links, uid, gid, mode, *raw = key
+                groups[key] = Group(Form((uid, gid), mode, *raw), device, links)
+            group = groups[key]
+            more, inodes, changed_ns = zip(*entries, strict=True)
+            group.names += more
+            group.inodes.extend(inodes)
+            group.changed_ns.extend(changed_ns)
+    return [*groups.values()], failures
+
+
+def _care(names: list[str], pinning: int) -> _Cared:
+    """``care`` of _step.c in Python."""
+    found: dict[_Key, list[tuple[str, int, int]]] = {}
+    failures: list[tuple[str, int]] = []
+    for name in names:
+        try:
+            seen = look(name, partial(syscalls.pin, resolve=pinning))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            failures.append((name, error.errno or errno.EIO))
+            continue
+        form = seen.form
+        raw = (form.acl, form.default_acl, form.capability)
+        key = (seen.device, seen.links, *form.owner, form.mode, *raw)
+        found.setdefault(key, []).append((name, seen.inode, seen.changed_ns))
+    return found, failures
+
+
+def carried(group: Group, change: Change, pinning: int, *, preview: bool = False) -> list[int]:
+    """Give the entries of a group their new form, in bulk. What became of each is a number.
+
+    RIGHT: it has its new form already. CHANGED: it got it, or with ``preview`` would. OTHER: it is
+    left to ``carry``, which says why. Above 0: the errno with which it was left changed in part.
+
+    Only entries that a change of owner takes nothing from are done here: a failure in the middle
+    leaves nothing to put back. Files with power are few, and without a compiler there are none.
+    """
+    count = len(group.names)
+    if compiled.carry is None or not change.is_powerless:
+        return [OTHER] * count
+    new, owner = change.new, change.new.owner
+    owners = dict.fromkeys((*change.olds, owner), owner)
+    # The options of a step, of which only these two matter here.
+    options = (tuple(owners.items()), 0, pinning, 0, False, b"", b"", 1)
+    acls = [(form.acl, form.default_acl) for form in (change.old, new)]
+    found: list[int] = []
+    for piece in group.pieces(_BATCH):
+        inodes = piece.inodes.tobytes()
+        found += compiled.carry(piece.names, inodes, options, group.links, new.mode, *acls, preview)
+    return found
+
+
+def half_done(why: str) -> HalfDoneError:
+    """The error for an entry that is changed in part."""
+    return HalfDoneError(f"its owner was changed, but not all its other attributes: {why}")
 
 
 def carry(special: Special, change: Change, care: Care) -> SpecialResult:
@@ -188,9 +255,7 @@ def _change(pinned: int, form: Form, wanted: Form) -> None:
     except OSError as error:
         if not touched:
             raise
-        raise HalfDoneError(
-            f"its owner was changed, but not all its other attributes: {error.strerror}"
-        ) from error
+        raise half_done(str(error.strerror)) from error
 
 
 def _give(pinned: int, form: Form, owner: Owner) -> None:

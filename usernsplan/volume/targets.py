@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # The sets of ids that the journal keeps. It has others only while a run looks.
 _SETS = ("more", "lost")
+# How many ACLs are kept with what they become.
+_ACLS = 4096
 # Above every pool, so no container can run with these ids.
 _STAGING = IdRange(3_000_000_000, ID_LIMIT - 3_000_000_000)
 
@@ -151,9 +153,12 @@ class OwnershipRule:
     mode: Mode
     owner: Owner | None = None
     same: power.Images = field(default=power.NONE, compare=False)
+    # The ACLs that were moved already: a volume has few, and many files with the same.
+    _acls: dict[bytes, metadata.MovedAcl] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Raise ValueError for an unknown mode, or one that does not fit the owner."""
+        object.__setattr__(self, "_acls", {})
         if self.mode not in MODES or self.is_own != (self.owner is not None):
             raise ValueError(f"mode {self.mode!r:.40} with the owner {self.owner}")
 
@@ -203,9 +208,14 @@ class OwnershipRule:
 
     def acl(self, raw: bytes) -> metadata.MovedAcl:
         """The new bytes of an ACL. Own changes no ACL: its entries admit other users on purpose."""
-        return (
-            metadata.MovedAcl(raw) if self.is_own else metadata.moved_acl(raw, self.uids, self.gids)
-        )
+        if self.is_own:
+            return metadata.MovedAcl(raw)
+        moved = self._acls.get(raw)
+        if moved is None:
+            if len(self._acls) >= _ACLS:
+                self._acls.clear()
+            moved = self._acls[raw] = metadata.moved_acl(raw, self.uids, self.gids)
+        return moved
 
     def capability(self, raw: bytes) -> bytes | None:
         """The new bytes of a capability; None if the map lacks its root."""

@@ -28,9 +28,9 @@ _BENEATH = syscalls.BENEATH | syscalls.NO_SYMLINKS | syscalls.NO_MAGICLINKS
 _PIECE = 15
 # How many folders a Walker holds at most; an even number. A process may have 1,024 open files.
 _HELD = 64
-# The st_size from which a folder is read in batches: it may have a hundred thousand names.
-BIG = 1 << 22
-_BATCH = 8192
+# The st_size from which a folder is read in batches: it may have some ten thousand names.
+BIG = 1 << 20
+_BATCH = 1 << 15
 _OVERLAYS = frozenset({"overlay", "fuse.fuse-overlayfs"})
 # File systems of this machine, which store every owner and use this machine's clock.
 _LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "f2fs"})
@@ -380,6 +380,9 @@ def taken(stack: list[Waiting]) -> tuple[int, Parts, int]:
     name = names.pop()
     if not names:
         stack.pop()
+    if "/" in name:  # some names, see Looker.below
+        stack.append((number, above, name.split("/"), seen_before))
+        return taken(stack)
     return number, above.below(name) if name else above, seen_before
 
 

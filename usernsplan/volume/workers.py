@@ -15,7 +15,7 @@ from usernsplan.errors import UsernsplanError, reason_of
 from usernsplan.values import NamedTuple
 from usernsplan.volume import logs, walk
 from usernsplan.volume.carry import Forward, Rules
-from usernsplan.volume.look import Foreseeing, LateLooker, Looker
+from usernsplan.volume.look import Foreseeing, LateLooker, Looker, Naming
 from usernsplan.volume.parts import TOP, Parts
 
 if TYPE_CHECKING:
@@ -34,12 +34,15 @@ FolderKey = tuple[int, int, int]
 class Look(NamedTuple):
     """The order to look at folders.
 
-    ``log`` is the file to note them in; None for a look that nothing follows.
+    ``log`` is the file to note them in; None for a look that nothing follows. ``threads``: see
+    step. ``outside``: look only for the names of these linked inodes, see Naming.
     """
 
     pass_: Pass
     seen_before: int
     log: str | None
+    threads: int = 1
+    outside: frozenset[tuple[int, int]] = frozenset()
 
 
 class Carry(NamedTuple):
@@ -121,7 +124,11 @@ def _obey(line: Line, volumes: Sequence[walk.OpenVolume]) -> NoReturn:
 
 
 def _look(line: Line, volumes: Sequence[walk.OpenVolume], order: Look) -> Seen:
-    looker = Looker(volumes, order.pass_) if order.log else Foreseeing(volumes, order.pass_)
+    if order.outside:
+        looker: Looker = Naming(volumes, order.pass_, order.outside)
+    else:
+        kind = Looker if order.log else Foreseeing
+        looker = kind(volumes, order.pass_, order.threads)
     writer = logs.Writer(order.log) if order.log else None
     while (stack := line.receive()) is not None:
         before = looker.found.entries
@@ -130,10 +137,10 @@ def _look(line: Line, volumes: Sequence[walk.OpenVolume], order: Look) -> Seen:
             if given := line.given(stack):
                 line.reply(given)
             number, parts, seen_before = walk.taken(stack)
-            notes, folders, seen_before = looker.look(number, parts, seen_before)
-            if writer:
-                for note in notes:
+            for note in looker.look(number, parts, seen_before):
+                if writer:
                     writer.write(note)
+            folders, seen_before = looker.below
             if folders:
                 stack.append((number, parts, folders, seen_before))
         line.reply(None)
@@ -187,8 +194,9 @@ def _prove(volumes: Sequence[walk.OpenVolume], order: Prove) -> Done:
 def _late(
     line: Line, volumes: Sequence[walk.OpenVolume], order: Late, again: set[FolderKey]
 ) -> Done:
-    looker = LateLooker(volumes, order.rules.pass_, order.rules.outside)
-    carrier = order.rules.carrier(volumes, logs.Links(order.run))
+    rules = order.rules
+    looker = LateLooker(volumes, rules.pass_, rules.outside, rules.threads)
+    carrier = rules.carrier(volumes, logs.Links(order.run))
     writer: logs.Writer | None = None
     unseen: list[tuple[str, str]] = []
 
@@ -209,14 +217,14 @@ def _late(
     stack = [(number, TOP) for number in range(len(volumes))] if order.deep else [*todo.values()]
     while stack and line.goes_on(0):
         number, parts = stack.pop()
-        pieces, folders, _ = looker.look(number, parts, first=False)
-        for note in logs.joined(pieces):
+        for note in logs.joined(looker.look(number, parts, first=False)):
             if note.changes():
                 writer = writer or logs.Writer(order.log)
                 writer.write(note)
                 writer.sync()
                 carrier.carry(note)
-        below = [(number, parts.below(name)) for name in folders]
+        names = chain.from_iterable(name.split("/") for name in looker.below[0])
+        below = [(number, parts.below(name)) for name in names]
         stack += [at for at in below if order.deep or tells(partial(_is_new, looker, *at), at)]
     if writer:
         writer.close()

@@ -261,7 +261,7 @@ def test_a_single_read_only_file_is_foreseen_and_named(web: Host) -> None:
     assert ids(path) == (7, 7)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def btrfs(private_mounts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A btrfs in a file."""
     assert private_mounts is None

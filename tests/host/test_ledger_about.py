@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -86,3 +88,21 @@ def test_no_ledger_knows_nothing_and_a_damaged_one_says_so(tmp_path: Path, ledge
     path.write_bytes(path.read_bytes()[:4096] + b"damage" * 5000)
     with pytest.raises(LedgerError):
         ledger.about(ids(589824))
+
+
+def test_a_ledger_that_a_thread_has_read_may_be_dropped_by_another(
+    tmp_path: Path, ledger: Ledger
+) -> None:
+    root = str(tmp_path / "host")
+    read: list[Ledger] = []
+
+    def look() -> None:
+        read.append(open_ledger(layout_at(root)))
+        assert read[0].state() == ledger.state()
+
+    thread = Thread(target=look)
+    thread.start()
+    thread.join()
+    # What fails while an object is dropped is a warning, which pytest makes an error.
+    read.pop()
+    gc.collect()

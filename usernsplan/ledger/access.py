@@ -374,7 +374,8 @@ class _Copy(sqlite3.Connection):
 
 def _loaded(raw: bytes, beside: dict[str, bytes]) -> sqlite3.Connection:
     """A ledger in memory, from the bytes of its file and of its journals."""
-    db = sqlite3.connect(":memory:", isolation_level=None, factory=_Copy)
+    # Whichever thread drops the last reference closes it.
+    db = sqlite3.connect(":memory:", isolation_level=None, factory=_Copy, check_same_thread=False)
     # SQLite reads a journal or a write-ahead log only beside a file.
     if beside or raw[18:20] == _IS_WAL or not _IN_MEMORY:
         with _private({"": raw, **beside}) as path, _connected(path, "rw") as file:

@@ -369,7 +369,7 @@ def test_both_commands_do_what_they_say(host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "fact"), [("{", "is damaged"), ('{"format": 4}', "a newer usernsplan")]
+    ("raw", "fact"), [("{", "is damaged"), ('{"format": 5}', "a newer usernsplan")]
 )
 def test_a_run_of_which_nobody_can_tell_is_named_everywhere(
     host: Host, raw: str, fact: str

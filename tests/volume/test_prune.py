@@ -12,6 +12,7 @@ import pytest
 from tests.command import here
 from tests.each import each
 from usernsplan.host.files import layout_at
+from usernsplan.host.runs import FORMAT
 from usernsplan.volume import journal
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def test_a_run_at_work_stays(host: Host) -> None:
     assert host.run_names() == [run]
 
 
-@pytest.mark.parametrize("raw", ["{", '{"format": 4, "state": "done"}'])
+@pytest.mark.parametrize("raw", ["{", f'{{"format": {FORMAT + 1}, "state": "done"}}'])
 def test_a_run_that_nobody_can_read_stays(host: Host, raw: str) -> None:
     run = ended(host, days=400)
     place = host.runs / run / "run.json"

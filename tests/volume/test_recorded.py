@@ -15,6 +15,7 @@ import pytest
 
 from tests.command import here
 from usernsplan.host.files import layout_at
+from usernsplan.host.runs import FORMAT
 from usernsplan.host.volumes import recorded
 from usernsplan.ledger import open_ledger
 from usernsplan.volume import journal
@@ -369,7 +370,7 @@ def test_both_commands_do_what_they_say(host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "fact"), [("{", "is damaged"), ('{"format": 5}', "a newer usernsplan")]
+    ("raw", "fact"), [("{", "is damaged"), (f'{{"format": {FORMAT + 1}}}', "a newer usernsplan")]
 )
 def test_a_run_of_which_nobody_can_tell_is_named_everywhere(
     host: Host, raw: str, fact: str

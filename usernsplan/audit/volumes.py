@@ -46,7 +46,7 @@ def fix_unknown(facts: Facts) -> Iterator[Seen]:
 
     A disk is damaged, a backup was restored in part, or usernsplan was downgraded.
 
-        /var/lib/usernsplan/runs/20261122-053048/run.json       "format": 3
+        /var/lib/usernsplan/runs/20261122-053048/run.json       "format": 9
 
     Restore the file, or use the newer usernsplan. Or look at the volume, and then move the
     run's folder away.

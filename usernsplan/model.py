@@ -724,7 +724,7 @@ class ReleaseRequest:
 
 
 class RemapRequest(NamedTuple):
-    """The options of one ``remap``; None: as it is now, and with none at all: finish what is begun.
+    """The options of one ``remap``. None keeps what is there; if all are None, finish a begun one.
 
     ``passes`` are texts as --pass takes them, all that the new map has; () for none. A new range
     comes from the ``pool``. ``undo`` returns to the map before the last remap.

@@ -82,7 +82,7 @@ BACKGROUND: frozenset[Origin] = frozenset({"reserved", "absent", "useradd", "poo
 _OWN: tuple[Origin, ...] = ("allocation", "filler")
 # What a pass may clash with: the host's own accounts are what it is for.
 _OF_PASS: frozenset[Origin] = frozenset({*_OWN, "subid"})
-# These have the name of their allocation, whoever owns its lines.
+# These have the name of their allocation, even if another account owns its lines.
 _BY_NAME: tuple[Origin, ...] = (*_OWN, "pass")
 # The claims that neither a line nor the ledger shows.
 _OF_OTHERS: frozenset[Source] = frozenset({"unlisted", "useradd", "absent"})

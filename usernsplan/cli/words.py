@@ -22,7 +22,7 @@ _DIGITS = 18
 
 
 class Declared:
-    """What typer is told of a parameter: the names that are typed, and the rest."""
+    """The declaration of a parameter: its names on the command line, and typer's other options."""
 
     def __init__(self, *names: str, **more: Any) -> None:
         self.names = names

@@ -378,7 +378,7 @@ def _former(text: str) -> Mapping | None:
 
 
 def _names(found: Iterable[Iterable[Any]]) -> Iterator[tuple[str, str]]:
-    """Old and new names. Raises ValueError for what is no name."""
+    """Old and new names. Raises ValueError if one is not a name."""
     for old, new in typed(map(tuple, found), str, str):
         for one in (old, new):
             if not one or not one.isprintable():

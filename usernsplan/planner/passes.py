@@ -38,7 +38,7 @@ _SHOWN = 4
 # Ids that belong to nobody in particular: everything without an owner is 65534's, and 65535 is -1
 # where ids have 16 bits.
 _NOBODYS = IdRange(OVERFLOW_ID, 2)
-# Whoever has these ids of containers does not share them, whatever accounts say.
+# Holders of these do not share their ids, even if accounts have the same ones.
 _ALWAYS = frozenset({"allocation", "filler", "quarantine"})
 # These have ids of containers, or keep ids; an account's or a group's own id is its own even so.
 _SOFT = frozenset({"subid", "namespace", "unlisted", "reserved"})

@@ -425,7 +425,7 @@ def _allocation(
     if held and _has_holes_of_others(state, owner, mapping, held):
         held = None
     elif granted is not None and held and owner != ROOT and not _grants(granted, owner, held):
-        # Whoever writes a map chooses where its holes would be.
+        # The author of a map chooses where its holes would be.
         held = None
     made = Allocation(name, owner, PerContainer.name, mapping, held, passes=passes)
     for kind in KINDS:

@@ -244,7 +244,7 @@ one(struct entry *entry, const struct options *options)
     if (pinned < 0) {
         struct stat seen;
         if (errno == EXDEV && !lstat(entry->name, &seen) && S_ISDIR(seen.st_mode)) {
-            entry->also_folder = true; /* a mount point: whoever opens it is told */
+            entry->also_folder = true; /* a mount point: the error comes when it is opened */
             return FOLDER;
         }
         return FAILED;
@@ -360,23 +360,43 @@ unpack(PyObject *tuple, struct options *options)
     return unpack_owners(owners, options);
 }
 
+/* The list at a key of the dict, a new one if there is none. It takes the reference of the key, NULL
+   after an error. */
+static PyObject *
+list_at(PyObject *dict, PyObject *key)
+{
+    PyObject *list = key ? PyDict_GetItemWithError(dict, key) : NULL;
+    if (key && !list && !PyErr_Occurred() && (list = PyList_New(0))) {
+        int failed = PyDict_SetItem(dict, key, list);
+        Py_DECREF(list); /* the dict holds it */
+        if (failed)
+            list = NULL;
+    }
+    Py_XDECREF(key);
+    return list;
+}
+
+/* A name as bytes, which the list ``raw`` holds. Without a size, a NUL in it is an error. */
+static int
+as_bytes(PyObject *name, PyObject *raw, const char **into)
+{
+    char *text;
+    PyObject *bytes = PyUnicode_EncodeFSDefault(name);
+    int failed =
+        !bytes || PyList_Append(raw, bytes) || PyBytes_AsStringAndSize(bytes, &text, NULL);
+    if (!failed)
+        *into = text;
+    Py_XDECREF(bytes);
+    return failed;
+}
+
 /* Append to the list of an owner in ``plain``. ``last`` is the list that was used last. */
 static int
 append_plain(PyObject *plain, const struct entry *entry, PyObject *name, PyObject **last,
              const struct entry **last_entry)
 {
     if (!*last || (*last_entry)->uid != entry->uid || (*last_entry)->gid != entry->gid) {
-        PyObject *owner = Py_BuildValue("(II)", entry->uid, entry->gid);
-        if (!owner)
-            return -1;
-        PyObject *list = PyDict_GetItemWithError(plain, owner);
-        if (!list && !PyErr_Occurred() && (list = PyList_New(0))) {
-            int failed = PyDict_SetItem(plain, owner, list);
-            Py_DECREF(list); /* the dict holds it */
-            if (failed)
-                list = NULL;
-        }
-        Py_DECREF(owner);
+        PyObject *list = list_at(plain, Py_BuildValue("(II)", entry->uid, entry->gid));
         if (!list)
             return -1;
         *last = list;
@@ -453,16 +473,9 @@ step(PyObject *Py_UNUSED(module), PyObject *arguments)
     }
     if (unpack(tuple, &options))
         goto end;
-    for (Py_ssize_t at = 0; at < work.count; at++) {
-        PyObject *bytes = PyUnicode_EncodeFSDefault(PyTuple_GetItem(names, at));
-        char *name;
-        if (!bytes || PyList_Append(raw, bytes) || PyBytes_AsStringAndSize(bytes, &name, NULL)) {
-            Py_XDECREF(bytes); /* without a size, a NUL in it is an error */
+    for (Py_ssize_t at = 0; at < work.count; at++)
+        if (as_bytes(PyTuple_GetItem(names, at), raw, &work.entries[at].name))
             goto end;
-        }
-        work.entries[at].name = name;
-        Py_DECREF(bytes); /* the list holds it */
-    }
     if (!all(&work))
         found = answer(names, work.entries, work.count);
 end:
@@ -601,15 +614,9 @@ pack(PyObject *names, struct special **specials)
     *specials = calloc(count ? count : 1, sizeof **specials);
     if (!*specials)
         PyErr_NoMemory();
-    for (Py_ssize_t at = 0; at < count && raw && *specials; at++) {
-        char *name;
-        PyObject *bytes = PyUnicode_EncodeFSDefault(PyList_GetItem(names, at));
-        if (!bytes || PyList_Append(raw, bytes) || PyBytes_AsStringAndSize(bytes, &name, NULL))
+    for (Py_ssize_t at = 0; at < count && raw && *specials; at++)
+        if (as_bytes(PyList_GetItem(names, at), raw, &(*specials)[at].name))
             Py_CLEAR(raw);
-        else
-            (*specials)[at].name = name;
-        Py_XDECREF(bytes); /* the list holds it */
-    }
     if (!*specials)
         Py_CLEAR(raw);
     return raw;
@@ -623,8 +630,8 @@ free_specials(struct special *specials, Py_ssize_t count)
     free(specials);
 }
 
-/* Whoever changes an entry pins it and compares it, so a look may take its name. But what a file
-   with power has, and what proves its content, must be of one inode. */
+/* A change pins the entry and compares it, so a look may take its name. But what a file with power
+   has, and what proves its content, must be of one inode. */
 static void
 look_at(struct special *one, int64_t pinning)
 {
@@ -661,15 +668,7 @@ group_of(PyObject *groups, const struct special *one)
                                   (unsigned long long)seen->st_nlink, seen->st_uid, seen->st_gid,
                                   seen->st_mode, value[0].raw, value[0].size, value[1].raw,
                                   value[1].size, value[2].raw, value[2].size);
-    PyObject *list = key ? PyDict_GetItemWithError(groups, key) : NULL;
-    if (key && !list && !PyErr_Occurred() && (list = PyList_New(0))) {
-        int failed = PyDict_SetItem(groups, key, list);
-        Py_DECREF(list); /* the dict holds it */
-        if (failed)
-            list = NULL;
-    }
-    Py_XDECREF(key);
-    return list;
+    return list_at(groups, key);
 }
 
 /* See special.looked. */

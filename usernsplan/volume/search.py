@@ -121,7 +121,7 @@ class _Part:
     pieces: list[Found | Place] = field(default_factory=list)
 
     def is_full(self) -> bool:
-        """Tell whether so much was told that its worker should wait for the parts before."""
+        """Tell whether it holds so many hits that its worker should wait for earlier parts."""
         return sum(len(one.names) for one in self.pieces if isinstance(one, Found)) >= _HELD
 
 
@@ -277,7 +277,7 @@ def _hand_out(parts: Iterable[_Part], crew: Workers) -> None:
 
 
 def _in_order(parts: list[_Part]) -> Iterator[Found | Place]:
-    """What was told of the first part, and of those after it while the ones before have ended."""
+    """The results of the first part, and of each next one as soon as all earlier ones have ended."""
     while parts:
         pieces, parts[0].pieces = parts[0].pieces, []
         yield from pieces

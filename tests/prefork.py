@@ -220,16 +220,22 @@ def _serve() -> None:
     for line in sys.stdin:
         folder, cwd, environment, host, *words = json.loads(line)
         begin, held = os.pipe()
+        waits, ready = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.close(held)
+            os.close(waits)
             os.chdir(cwd)
             os.environ.clear()
             os.environ.update(environment)
             # It was read before, in another environment.
             importlib.reload(compiled)
-            _become(folder, begin, words, host)
+            _become(folder, ready, begin, words, host)
         os.close(begin)
+        os.close(ready)
+        # A tracer that is attached now sees, and counts, only what usernsplan does.
+        os.read(waits, 1)
+        os.close(waits)
         _answer(pid)
         assert sys.stdin.readline() == "go\n"
         os.close(held)
@@ -241,7 +247,7 @@ def _answer(number: int) -> None:
     sys.stdout.flush()
 
 
-def _become(folder: str, begin: int, words: list[str], host: int | None) -> NoReturn:
+def _become(folder: str, ready: int, begin: int, words: list[str], host: int | None) -> NoReturn:
     os.setsid()
     for number, name, flags in (
         (0, "/dev/null", os.O_RDONLY),
@@ -253,6 +259,7 @@ def _become(folder: str, begin: int, words: list[str], host: int | None) -> NoRe
         os.close(opened)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["usernsplan", *words]
+    os.close(ready)
     os.read(begin, 1)
     os.close(begin)
     if host is not None:

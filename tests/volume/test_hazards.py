@@ -532,9 +532,8 @@ def test_a_terminal_shows_progress_with_rate_and_time_left(web: Host, env: dict[
     assert json.loads(screen.printed)["changed"]
     assert owners(web.volume) == wanted
     if env.get("TERM") == "xterm":
-        assert re.search(r"\d+/30121", screen.shown), screen
-        assert re.search(r"\d/s", screen.shown), screen
-        assert re.search(r"\d:\d\d", screen.shown), screen
+        # The last picture has all but the top, which is the last to change, however fast the rest was done.
+        assert re.search(r"30120/30121\S* \S*[1-9]\d*/s, 0 s left", screen.shown), screen
     if "NO_COLOR" in env or env.get("TERM") == "dumb":
         # Colours are those that end in m; moving the cursor is no colour.
         assert not re.search(r"\x1b\[\d*(;\d+)*m", screen.shown.replace("\x1b[0m", "")), screen

@@ -54,14 +54,15 @@ class _Lines:
         if now - self._said < _EVERY:
             return
         self._said = now
-        rate = entries / max(now - self._begun, 0.001)
         of = f" of {self._total}" if self._total else ""
-        left = (
-            f", {(self._total - entries) / rate:.0f} s left"
-            if self._total and rate and entries < self._total
-            else ""
-        )
-        say(f"{escape.line(self._what)}: {entries}{of} entries, {rate:.0f}/s{left}")
+        say(f"{escape.line(self._what)}: {entries}{of} entries, {self._pace(entries)}")
+
+    def _pace(self, entries: int) -> str:
+        """Entries in a second since the part began, and how long the rest takes at that."""
+        rate = entries / max(time.monotonic() - self._begun, 0.001)
+        if not (self._total and rate and entries < self._total):
+            return f"{rate:.0f}/s"
+        return f"{rate:.0f}/s, {(self._total - entries) / rate:.0f} s left"
 
     def warn(self, text: str) -> None:
         """See Watch."""
@@ -84,7 +85,7 @@ class _Bar(_Lines):
         super().begin(what, total)
         if self._progress and self._task is not None:
             self._progress.remove_task(self._task)
-            self._task = self._progress.add_task(escape.line(what), total=total)
+            self._task = self._progress.add_task(escape.line(what), total=total, pace="")
 
     def tick(self, entries: int) -> None:
         """See Watch."""
@@ -93,9 +94,11 @@ class _Bar(_Lines):
                 return
             self._progress = _drawn()
             self._progress.start()
-            self._task = self._progress.add_task(escape.line(self._what), total=self._total)
+            self._task = self._progress.add_task(
+                escape.line(self._what), total=self._total, pace=""
+            )
         if self._task is not None:
-            self._progress.update(self._task, completed=entries)
+            self._progress.update(self._task, completed=entries, pace=self._pace(entries))
             self._progress.refresh()
 
     def end(self) -> None:
@@ -110,22 +113,13 @@ def _drawn() -> Progress:
         BarColumn,
         MofNCompleteColumn,
         Progress,
-        ProgressColumn,
-        Task,
         TextColumn,
-        TimeRemainingColumn,
     )
-    from rich.text import Text  # noqa: PLC0415
-
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text(f"{task.speed or 0:.0f}/s")
 
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        Rate(),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[pace]}"),
     )
     return Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True)

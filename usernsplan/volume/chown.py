@@ -310,6 +310,8 @@ class Chown:
     ) -> list[Done]:
         run = writing.folder if writing else None
         done = self._crew.each([Carry(rules, share, run) for share in self._shares(log)])
+        # What follows counts anew, and few.
+        self._job.watch.begin("Finishing", None)
         self._heed(writing)
         return done
 

@@ -85,13 +85,11 @@ class Line:
     def __init__(self, line: socket.socket, number: int, board: Board) -> None:
         self.line, self.number, self.board = line, number, board
         self._parent = os.getppid()
-        self.counted = 0
         self._looked = 0
 
     def goes_on(self, entries: int) -> bool:
-        """Add these entries to the worker's count; tell whether to go on."""
-        self.counted += entries
-        self.board.count(self.number, self.counted)
+        """Note how many entries of its order this worker has done; tell whether to go on."""
+        self.board.count(self.number, entries)
         # A worker whose parent is gone stops, because the next run may begin at any moment.
         return not self.board.stopped and os.getppid() == self._parent
 
@@ -211,8 +209,10 @@ class Workers:
         for worker in busy:
             poll.register(worker.line, select.POLLIN)
         ready = {descriptor for descriptor, _ in poll.poll(_TICK_MS)}
+        answers = [(one, self.receive(one)) for one in busy if one.line.fileno() in ready]
+        # After the last answer the count is full, and so is the last picture.
         self._tick(self.board.counted())
-        return [(one, self.receive(one)) for one in busy if one.line.fileno() in ready]
+        return answers
 
     def send(self, worker: Worker, message: object) -> None:
         """Send a worker an order, or a part of one."""

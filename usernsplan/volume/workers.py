@@ -108,7 +108,6 @@ def _obey(line: Line, volumes: Sequence[walk.OpenVolume]) -> NoReturn:
     again: set[FolderKey] = set()
     while True:
         order = line.receive()
-        line.counted = 0
         match order:
             case Look():
                 line.reply(_look(line, volumes, order))
@@ -131,9 +130,7 @@ def _look(line: Line, volumes: Sequence[walk.OpenVolume], order: Look) -> Seen:
         looker = kind(volumes, order.pass_, order.threads)
     writer = logs.Writer(order.log) if order.log else None
     while (stack := line.receive()) is not None:
-        before = looker.found.entries
-        while stack and line.goes_on(looker.found.entries - before):
-            before = looker.found.entries
+        while line.goes_on(looker.found.entries) and stack:
             if given := line.given(stack):
                 line.reply(given)
             number, parts, seen_before = walk.taken(stack)
@@ -155,14 +152,13 @@ def _carry(
     line: Line, volumes: Sequence[walk.OpenVolume], order: Carry, again: set[FolderKey]
 ) -> Done:
     carrier = order.rules.carrier(volumes, logs.Links(order.run) if order.run else None)
-    before = 0
     for log in order.logs:
         for note in logs.read(log):
-            if not line.goes_on(carrier.done.changed - before):
+            if not line.goes_on(carrier.done.changed):
                 return carrier.done
-            before = carrier.done.changed
             if (note.changes() or not note.parts) and not carrier.carry(note):
                 again.add(_key(note))
+    line.goes_on(carrier.done.changed)
     return carrier.done
 
 

@@ -158,12 +158,14 @@ close_quietly(int pinned)
     errno = error;
 }
 
+/* Give an entry its owner: a pinned inode, or what has the name in the current folder. */
 static int
-give(int pinned, uint32_t uid, uint32_t gid)
+give(const char *name, int pinned, uint32_t uid, uint32_t gid)
 {
     int failed;
     do
-        failed = fchownat(pinned, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW);
+        failed = pinned < 0 ? lchown(name, uid, gid)
+                            : fchownat(pinned, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW);
     while (failed && errno == EINTR);
     return failed;
 }
@@ -232,15 +234,15 @@ look(struct entry *entry, int pinned, const struct options *options)
     const struct owner *owner = owner_of(options, seen.st_uid, seen.st_gid);
     if (!owner || !changes(owner))
         return PLAIN;
-    return give(pinned, owner->new_uid, owner->new_gid) ? FAILED : PLAIN;
+    return give(entry->name, pinned, owner->new_uid, owner->new_gid) ? FAILED : PLAIN;
 }
 
 static enum verdict
 one(struct entry *entry, const struct options *options)
 {
-    if (!options->owner_count)
+    if (!options->owner_count || options->pinning == BY_NAME)
         return look(entry, -1, options);
-    int pinned = pin(entry->name, options->pinning == BY_NAME ? 0 : options->pinning);
+    int pinned = pin(entry->name, options->pinning);
     if (pinned < 0) {
         struct stat seen;
         if (errno == EXDEV && !lstat(entry->name, &seen) && S_ISDIR(seen.st_mode)) {
@@ -586,7 +588,7 @@ change_pinned(const struct special *one, int pinned, const struct change *change
         return verdict;
 
     /* If the system refuses or ignores the owner, nothing was changed: Python asks again. */
-    if (touched && (give(pinned, owner->new_uid, owner->new_gid) || fstat(pinned, &now) ||
+    if (touched && (give(NULL, pinned, owner->new_uid, owner->new_gid) || fstat(pinned, &now) ||
                     now.st_uid != owner->new_uid || now.st_gid != owner->new_gid))
         return OTHER;
     for (int at = 0; at < CAPABILITY; at++) {

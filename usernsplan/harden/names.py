@@ -1,0 +1,81 @@
+"""What the kernel calls capabilities, address families and system calls. Pure.
+
+People may write a name as any program does: CAP_NET_RAW or net_raw, AF_AX25, ax25 or 3.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+from usernsplan.errors import InvalidValueError, did_you_mean
+from usernsplan.formats.proc_status import CAPABILITIES
+
+# Where system calls have numbers of their own. The first is that of the host, for most.
+ARCHITECTURES: Final = ("x86_64", "i386", "aarch64")
+# All capabilities, or all system calls.
+ALL: Final = "all"
+# Linux's socket.h, by number; the others have no name that a program would use.
+FAMILIES: Final = {
+    0: "UNSPEC", 1: "UNIX", 2: "INET", 3: "AX25", 4: "IPX", 5: "APPLETALK", 6: "NETROM",
+    7: "BRIDGE", 8: "ATMPVC", 9: "X25", 10: "INET6", 11: "ROSE", 12: "DECNET", 13: "NETBEUI",
+    14: "SECURITY", 15: "KEY", 16: "NETLINK", 17: "PACKET", 18: "ASH", 19: "ECONET", 20: "ATMSVC",
+    21: "RDS", 22: "SNA", 23: "IRDA", 24: "PPPOX", 25: "WANPIPE", 26: "LLC", 27: "IB", 28: "MPLS",
+    29: "CAN", 30: "TIPC", 31: "BLUETOOTH", 32: "IUCV", 33: "RXRPC", 34: "ISDN", 35: "PHONET",
+    36: "IEEE802154", 37: "CAIF", 38: "ALG", 39: "NFC", 40: "VSOCK", 41: "KCM", 42: "QIPCRTR",
+    43: "SMC", 44: "XDP", 45: "MCTP",
+}  # fmt: skip
+# The kernel refuses a number above that of the last family; a newer one has more.
+_OTHER_FAMILIES: Final = {"LOCAL": 1, "ROUTE": 16}
+MOST_FAMILIES: Final = 65536
+
+
+def capability(text: str) -> str:
+    """A capability in lower case without CAP_, or ALL. Raises InvalidValueError."""
+    name = text.lower().removeprefix("cap_")
+    if name != ALL and name not in CAPABILITIES:
+        hint = did_you_mean(name, CAPABILITIES, "capabilities(7) lists them")
+        raise InvalidValueError(f"there is no capability '{text}'", hint=hint)
+    return name
+
+
+def family(text: str) -> int:
+    """The number of an address family. Raises InvalidValueError."""
+    name = text.upper().removeprefix("AF_").removeprefix("PF_")
+    if name.isascii() and name.isdecimal() and int(name) < MOST_FAMILIES:
+        return int(name)
+    known = {name: number for number, name in FAMILIES.items()} | _OTHER_FAMILIES
+    if name not in known:
+        hint = did_you_mean(name, known, "address_families(7) lists them; a number will do, too")
+        raise InvalidValueError(f"there is no address family '{text}'", hint=hint)
+    return known[name]
+
+
+def family_name(number: int) -> str:
+    """The name of an address family, or its number if it has none."""
+    return FAMILIES.get(number, str(number))
+
+
+def system_call(text: str) -> str:
+    """A system call that one of ARCHITECTURES has. Raises InvalidValueError."""
+    name = text.lower()
+    # To libseccomp, and so to every profile, this one has an underscore.
+    name = "_sysctl" if name == "sysctl" else name
+    if name not in system_calls():
+        hint = did_you_mean(name, system_calls(), "syscalls(2) lists them")
+        raise InvalidValueError(f"there is no system call '{text}'", hint=hint)
+    return name
+
+
+@cache
+def system_calls() -> dict[str, dict[str, int]]:
+    """The number of each system call by architecture; an architecture that lacks it is not there."""
+    text = files("usernsplan.harden").joinpath("syscalls.txt").read_text("ascii")
+    found = {}
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            name, *numbers = line.split()
+            pairs = zip(ARCHITECTURES, numbers, strict=True)
+            found[name] = {arch: int(number) for arch, number in pairs if number != "-"}
+    return found

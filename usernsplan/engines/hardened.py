@@ -10,7 +10,6 @@ import json
 from typing import TYPE_CHECKING
 
 from usernsplan.engines.base import EXACTLY, PARTS, File, Hardening, Verdict, no
-from usernsplan.harden import seccomp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,6 +64,8 @@ def filter_file(
         return None, {}
     if context.own_filter is None:
         return None, dict.fromkeys(("system calls", "families", "architectures"), no(unknown))
+    from usernsplan.harden import seccomp  # noqa: PLC0415 - few render with a policy
+
     base = seccomp.base_of(
         context.own_filter,
         context.own_filter_place,

@@ -54,6 +54,7 @@ def test_only_the_ledger_changes_and_again_nothing(
         "cap_add": ["net_bind_service"],
         "deny_syscalls": ["chdir", "getcwd"],
         "allow_families": [40],
+        "selinux_level": "s0:c0,c1",
     }
     assert files(root) == before
     assert policy(run, "db") is None
@@ -73,7 +74,7 @@ def test_only_the_ledger_changes_and_again_nothing(
 
 def test_a_preview_writes_nothing(run: Callable[..., tuple[str, str]]) -> None:
     out, _ = run("harden web --profile seed --dry-run")
-    assert "Policy of web: --profile seed." in out
+    assert "Policy of web: --profile seed --selinux-level s0:c0,c1." in out
     assert policy(run) is None
 
 
@@ -119,7 +120,7 @@ def test_a_plan_file_says_what_export_said(
     (other / "etc").mkdir(parents=True)
     here("apply", file, "--yes", "--root", other)
     assert here("export", "--root", other)[0] == text
-    assert "harden: strict\n" in text
+    assert "profile: strict" in text
 
 
 def test_a_plan_file_changes_only_the_policies_that_it_names(
@@ -137,11 +138,13 @@ def test_a_plan_file_changes_only_the_policies_that_it_names(
         "strategy: per-container\nengines: []\nharden: seed\n"
         "containers: [web, {name: db, harden: none}, {name: new, harden: {profile: strict, arch: native}}]\n"
     )
-    assert "~ container web  policy: --profile seed\n" in run(f"plan {file}")[0]
+    shown = run(f"plan {file}")[0]
+    assert "~ container web  policy: --profile seed --selinux-level s0:c0,c1\n" in shown
     run(f"apply {file} --yes")
-    assert policy(run) == {"profile": "seed"}
+    assert policy(run) == {"profile": "seed", "selinux_level": "s0:c0,c1"}
     assert policy(run, "db") is None
-    assert policy(run, "new") == {"profile": "strict", "arch": "native"}
+    level = {"selinux_level": "s0:c0,c2"}
+    assert policy(run, "new") == {"profile": "strict", "arch": "native", **level}
     assert "Already up to date" in run(f"plan {file}")[0]
 
 
@@ -200,3 +203,35 @@ def test_what_a_policy_gives_is_named(
     assert f"allows {given} [USN182]" in err
     _, err = run("harden web --profile seed --cap-add kill")
     assert "USN182" not in err
+
+
+def test_each_range_has_a_level_of_its_own_and_keeps_it(
+    run: Callable[..., tuple[str, str]], tmp_path: Path
+) -> None:
+    file = tmp_path / "usernsplan.yaml"
+    names = [f"c{number}" for number in range(1100)]
+    file.write_text(
+        "strategy: per-container\nengines: []\nharden: strict\n"
+        f"containers: [web, {{name: db, harden: {{profile: seed, selinux-level: 's0:c0,c2'}}}}, {', '.join(names)}]\n"
+    )
+    run(f"apply {file} --yes")
+    every = {
+        one["name"]: one["policy"]["selinux_level"]
+        for one in json.loads(run("list --json")[0])["allocations"]
+    }
+    assert len({*every.values()}) == len(every) == 1102
+    assert every["db"] == "s0:c0,c2"
+    assert "Already up to date" in run(f"plan {file}")[0]
+
+    run("harden web --profile default")
+    assert policy(run) == {"profile": "default", "selinux_level": every["web"]}
+    run("harden web --profile default --selinux-level s0:c5")
+    assert policy(run)["selinux_level"] == "s0:c5"
+
+
+def test_the_level_of_a_single_uid_is_openshifts(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    here("allocate", "--strategy", "single-uid", "web", "--root", tmp_path)
+    here("harden", "web", "--profile", "strict", "--root", tmp_path)
+    shown = json.loads(here("show", "web", "--json", "--root", tmp_path)[0])
+    assert shown["allocations"][0]["policy"] == {"profile": "strict"}

@@ -323,7 +323,7 @@ def _unpacked(*fields: Any) -> Group:
     }:
         raise ValueError("not one inode for each name")
     return Group(
-        _form(mode, uid, gid, raw),
+        _form(mode, uid, gid, *raw),
         integer(device),
         _links(links),
         _names(names),
@@ -337,7 +337,7 @@ def _former(*fields: Any) -> Group:
     name, device, inode, mode, links, _changed_ns, uid, gid, *raw = fields
     raw, proof = raw[:3], raw[3:]
     return Group(
-        _form(mode, uid, gid, raw),
+        _form(mode, uid, gid, *raw),
         integer(device),
         _links(links),
         _names([name]),
@@ -346,7 +346,9 @@ def _former(*fields: Any) -> Group:
     )
 
 
-def _form(mode: Any, uid: Any, gid: Any, raw: list[Any]) -> Form:  # noqa: ANN401 - what the JSON says
+# A volume has few forms, too.
+@lru_cache(maxsize=4096, typed=True)
+def _form(mode: Any, uid: Any, gid: Any, *raw: Any) -> Form:  # noqa: ANN401 - what the JSON says
     if not 0 <= integer(mode) <= _MODES:
         raise ValueError(f"{mode} is not a mode")
     values = [bytes.fromhex(value) if value is not None else None for value in raw]

@@ -273,14 +273,16 @@ class Carrier:
         self, volume: walk.OpenVolume, note: Folder, groups: Iterable[Group], pinning: int
     ) -> bool:
         """Change the entries of groups, in bulk where that is possible."""
-        work = [
-            (meant, self._change_of(group.form))
-            for group in groups
-            if (meant := self._meant(volume, note, group)).names
-        ]
+        if self._rules.only is not None or self._rules.outside:
+            groups = [self._meant(volume, note, group) for group in groups]
+        work = [(group, self._change_of(group.form)) for group in groups]
         in_steps = any(group.linked and one.in_steps for group, one in work)
         with self._alone(linked=in_steps):
             results = special.carried(work, pinning, preview=self._rules.preview)
+        if {*results} == {CHANGED} and self._rules.only is None:
+            for group, _ in work:
+                self.done.count(group.form, group.device, group.inodes, linked=group.linked)
+            return True
         as_noted, at = True, 0
         for group, change in work:
             end = at + len(group.names)

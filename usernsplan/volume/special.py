@@ -138,13 +138,15 @@ def looked(names: Sequence[str], pinning: int) -> tuple[list[Group], list[tuple[
         found, failed = (compiled.care or care_in_python)([*names[start : start + _BATCH]], pinning)
         failures += failed
         for key, entries in found.items():
-            group = groups.get(key)
-            if group is None:
+            names_of, inodes, changed_ns = entries[::3], entries[1::3], entries[2::3]
+            if group := groups.get(key):
+                group.names += names_of
+                group.inodes.extend(inodes)
+                group.changed_ns.extend(changed_ns)
+            else:
                 device, links, *form = key
-                group = groups[key] = Group(_form_of(*form), device, links)
-            group.names += entries[::3]
-            group.inodes.extend(entries[1::3])
-            group.changed_ns.extend(entries[2::3])
+                numbers, times = array("Q", inodes), array("q", changed_ns)
+                groups[key] = Group(_form_of(*form), device, links, names_of, numbers, [], times)
     return [*groups.values()], failures
 
 

@@ -691,19 +691,6 @@ group_of(PyObject *groups, const struct special *one)
     return list_at(groups, key);
 }
 
-/* Append name, inode and ctime of an entry. */
-static int
-append_seen(PyObject *list, PyObject *name, const struct stat *seen)
-{
-    PyObject *inode = PyLong_FromUnsignedLongLong(seen->st_ino);
-    PyObject *changed = PyLong_FromLongLong(nanoseconds(seen));
-    int failed = !inode || !changed || PyList_Append(list, name) || PyList_Append(list, inode) ||
-                 PyList_Append(list, changed);
-    Py_XDECREF(inode);
-    Py_XDECREF(changed);
-    return failed;
-}
-
 /* See special.looked. */
 static PyObject *
 care(PyObject *Py_UNUSED(module), PyObject *arguments)
@@ -737,7 +724,11 @@ care(PyObject *Py_UNUSED(module), PyObject *arguments)
         if (!last || !is_alike(one, last))
             list = group_of(groups, one);
         last = one;
-        failed = !list || append_seen(list, name, &one->seen);
+        PyObject *entry = list ? Py_BuildValue("(OKL)", name, (unsigned long long)one->seen.st_ino,
+                                               (long long)nanoseconds(&one->seen))
+                               : NULL;
+        failed = !entry || PyList_Append(list, entry);
+        Py_XDECREF(entry);
     }
     if (!failed)
         found = PyTuple_Pack(2, groups, failures);

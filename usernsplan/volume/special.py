@@ -104,9 +104,8 @@ class Care:
 
 # Device, link count, uid, gid, mode, both ACLs and capability: what a group of entries shares.
 _Key = tuple[Any, ...]
-# What ``care`` finds: by such a key one list with the name, inode and ctime of each entry in turn;
-# and the failures.
-_Cared = tuple[dict[_Key, list[Any]], list[tuple[str, int]]]
+# What ``care`` finds: by such a key the name, inode and ctime of each entry; and the failures.
+_Cared = tuple[dict[_Key, list[tuple[str, int, int]]], list[tuple[str, int]]]
 
 
 class SpecialResult(NamedTuple):
@@ -138,15 +137,15 @@ def looked(names: Sequence[str], pinning: int) -> tuple[list[Group], list[tuple[
         found, failed = (compiled.care or care_in_python)([*names[start : start + _BATCH]], pinning)
         failures += failed
         for key, entries in found.items():
-            names_of, inodes, changed_ns = entries[::3], entries[1::3], entries[2::3]
+            more, inodes, changed_ns = zip(*entries, strict=True)
             if group := groups.get(key):
-                group.names += names_of
+                group.names += more
                 group.inodes.extend(inodes)
                 group.changed_ns.extend(changed_ns)
             else:
                 device, links, *form = key
                 numbers, times = array("Q", inodes), array("q", changed_ns)
-                groups[key] = Group(_form_of(*form), device, links, names_of, numbers, [], times)
+                groups[key] = Group(_form_of(*form), device, links, [*more], numbers, [], times)
     return [*groups.values()], failures
 
 
@@ -158,7 +157,7 @@ def _form_of(uid: int, gid: int, mode: int, *raw: bytes | None) -> Form:
 
 def care_in_python(names: list[str], pinning: int) -> _Cared:
     """``care`` of _step.c in Python."""
-    found: dict[_Key, list[Any]] = {}
+    found: dict[_Key, list[tuple[str, int, int]]] = {}
     failures: list[tuple[str, int]] = []
     for name in names:
         try:
@@ -171,7 +170,7 @@ def care_in_python(names: list[str], pinning: int) -> _Cared:
         form = seen.form
         raw = (form.acl, form.default_acl, form.capability)
         key = (seen.device, seen.links, *form.owner, form.mode, *raw)
-        found.setdefault(key, []).extend((name, seen.inode, seen.changed_ns))
+        found.setdefault(key, []).append((name, seen.inode, seen.changed_ns))
     return found, failures
 
 

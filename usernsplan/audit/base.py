@@ -10,7 +10,7 @@ from functools import cached_property
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from usernsplan.claims.index import NUMBER, Claims
+from usernsplan.claims.index import NUMBER, Claims, crowded
 from usernsplan.claims.meant import is_meant
 from usernsplan.claims.sources import claims_of
 from usernsplan.claims.useradd import useradd
@@ -22,7 +22,7 @@ from usernsplan.holdings import sees_records
 from usernsplan.ids import IdSet
 from usernsplan.layout import DAEMON_JSON
 from usernsplan.mapping import KINDS
-from usernsplan.model import DEFAULT_OWNER, ROOT, Finding, Overlap
+from usernsplan.model import DEFAULT_OWNER, ROOT, Finding, Overlap, Unlisted
 from usernsplan.planner.changes import passed_before
 from usernsplan.planner.daemon import remapped_to
 from usernsplan.planner.grants import Grants
@@ -201,6 +201,16 @@ class Facts:
             key=itemgetter(0, 1, NUMBER),
         )
         return {kind: tuple(claim for claim in lines if claim.kind == kind) for kind in KINDS}
+
+    @cached_property
+    def crowded(self) -> dict[Kind, list[Claim]]:
+        """By kind, those of ``granted`` that share ids with another line: nearly always none."""
+        return {kind: crowded(self.granted[kind]) for kind in KINDS}
+
+    @cached_property
+    def of_programs(self) -> tuple[Claim, ...]:
+        """The ids that programs have without a line, and those that useradd computes."""
+        return tuple(claim for claim in self.claims if isinstance(claim.value, Unlisted))
 
     @cached_property
     def people(self) -> Claims:

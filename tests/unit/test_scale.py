@@ -140,7 +140,7 @@ def test_a_line_costs_check_few_calls_of_each_rule_although_each_has_a_finding()
     checked(1)
     few, many = checked(100), checked(300)
     # A hundred rules look at it, in both files. Reading it and telling the finding are in this, too.
-    assert (many - few) / 200 < 36
+    assert (many - few) / 200 < 26
 
 
 def test_lines_without_an_overlap_are_not_compared() -> None:

@@ -134,7 +134,12 @@ class Facts:
 
     def place(self, path: str, number: int = 0) -> str:
         """path:line, with the path below this root."""
-        return self.state.layout.path(path) + (f":{number}" if number else "")
+        return f"{self._top}{path}:{number}" if number else f"{self._top}{path}"
+
+    @cached_property
+    def _top(self) -> str:
+        """What a path below this root begins with."""
+        return self.state.layout.path("")
 
     def place_of(self, claim: Claim) -> str:
         """path:line of the claim, below this root; "" for a claim that no file has."""
@@ -148,6 +153,16 @@ class Facts:
     def claims(self) -> Claims:
         """The index of all claims on this host."""
         return claims_of(self.state)
+
+    @cached_property
+    def _lines(self) -> tuple[Claim, ...]:
+        """The claims of lines, in file order, those of uids first."""
+        return tuple(claim for claim in self.claims if claim.source == "subid")
+
+    @cached_property
+    def besides_lines(self) -> Claims:
+        """All other claims. Most rules look for one of these, and there may be 100,000 lines."""
+        return Claims(claim for claim in self.claims if claim.source != "subid")
 
     @cached_property
     def users(self) -> dict[str, User]:
@@ -196,10 +211,7 @@ class Facts:
     @cached_property
     def granted(self) -> dict[Kind, tuple[Claim, ...]]:
         """By kind, every range that a line grants, lowest first."""
-        lines = sorted(
-            (claim for claim in self.claims if claim.source == "subid"),
-            key=itemgetter(0, 1, NUMBER),
-        )
+        lines = sorted(self._lines, key=itemgetter(0, 1, NUMBER))
         return {kind: tuple(claim for claim in lines if claim.kind == kind) for kind in KINDS}
 
     @cached_property
@@ -210,12 +222,16 @@ class Facts:
     @cached_property
     def of_programs(self) -> tuple[Claim, ...]:
         """The ids that programs have without a line, and those that useradd computes."""
-        return tuple(claim for claim in self.claims if isinstance(claim.value, Unlisted))
+        return tuple(claim for claim in self.besides_lines if isinstance(claim.value, Unlisted))
 
     @cached_property
     def people(self) -> Claims:
         """Accounts by their uids and groups by their gids, lowest first, each name once."""
-        named = [c for c in self.claims if isinstance(c.value, User if c.kind == "uid" else Group)]
+        named = [
+            claim
+            for claim in self.besides_lines
+            if isinstance(claim.value, User if claim.kind == "uid" else Group)
+        ]
         return Claims(sorted({(c.start, c.kind, c.holder): c for c in named}.values()))
 
     def grants_of(self, owner: str, kind: Kind) -> list[Grant]:
@@ -227,9 +243,8 @@ class Facts:
     def by_owner(self) -> dict[Kind, dict[str, list[Claim]]]:
         """By kind and owner, the ranges that their lines grant, in file order."""
         found: dict[Kind, dict[str, list[Claim]]] = {kind: {} for kind in KINDS}
-        for kind in KINDS:
-            for claim in sorted(self.granted[kind], key=itemgetter(NUMBER)):
-                found[kind].setdefault(claim.holder, []).append(claim)
+        for claim in self._lines:
+            found[claim.kind].setdefault(claim.holder, []).append(claim)
         return found
 
     @cached_property
@@ -245,12 +260,12 @@ class Facts:
 
         Ids that pass through belong to the host, and are none of these.
         """
-        return self.claims.where(_is_own)
+        return self.besides_lines.where(_is_own)
 
     @cached_property
     def passes(self) -> tuple[Claim, ...]:
         """The host ids that pass through, of each kind, in the order of their allocations."""
-        return tuple(claim for claim in self.claims if claim.source == "pass")
+        return tuple(claim for claim in self.besides_lines if claim.source == "pass")
 
     @cached_property
     def passed(self) -> dict[tuple[str, Kind, int], str]:

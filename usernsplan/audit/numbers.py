@@ -43,7 +43,7 @@ def over_reserved(facts: Facts) -> Iterator[Seen]:
     Move the range to 589824 or above. Only the strategy 'shared' shares ids below 65536, and
     it does so on purpose, so this rule does not report its lines.
     """
-    kept = facts.claims.where(
+    kept = facts.besides_lines.where(
         lambda claim: (
             claim.source == "reservation"
             or (
@@ -166,11 +166,13 @@ def past_all_ids(facts: Facts) -> Iterator[Seen]:
         )
 
 
-def _is_behind_instances(span: Claim) -> bool:
-    """Tell whether a line is the usual one of Incus's instances, or ours behind it.
+def _is_meant_outside(span: Claim) -> bool:
+    """Tell whether a line is the usual one of Incus's instances, or ours behind it or of one id.
 
     Incus's package writes the one, and the default pool goes on there.
     """
+    if span.is_intended or (span.allocation and span.allocation.strategy == SingleUid.name):
+        return True
     is_theirs = (span.holder, *span[:2]) == (ROOT, INSTANCES.start, INSTANCES.stop)
     is_ours = span.allocation and BEHIND_INSTANCES.start <= span.start
     return is_theirs or (bool(is_ours) and span.stop <= BEHIND_INSTANCES.stop)
@@ -206,11 +208,9 @@ def outside_the_pool(facts: Facts) -> Iterator[Seen]:
             and isinstance(span.value, Grant)
             # USN009 and USN013 report ranges below 65536 and past 2^31.
             and not (
-                span.is_intended
-                or (span.allocation and span.allocation.strategy == SingleUid.name)
-                or span.start < SLOT
+                span.start < SLOT
                 or span.stop > _SIGNED
-                or _is_behind_instances(span)
+                or ((span.allocation or span.holder == ROOT) and _is_meant_outside(span))
             )
         ]
         if outside:

@@ -114,8 +114,8 @@ def parse(raw: bytes | None) -> SubidFile:
     """
     if raw is None:
         return SubidFile(exists=False)
-    lines = tuple(_line(number, text) for number, text in enumerate(_split(raw), 1))
-    return SubidFile(lines, raw=raw)
+    lines = [_line(number, text) for number, text in enumerate(_split(raw), 1)]
+    return SubidFile(tuple(lines), raw=raw)
 
 
 def owners(*several: SubidFile, of: IdSet | None = None) -> frozenset[str]:
@@ -228,9 +228,10 @@ def _split(raw: bytes) -> list[bytes]:
 def _line(number: int, raw: bytes) -> Line:
     match = _GRANT.fullmatch(raw)
     if match and len(raw) - raw.endswith(b"\n") < LINE_LIMIT:
-        start, count = int(match[2]), int(match[3])
+        name, first, size = match.groups()
+        start, count = int(first), int(size)
         try:  # not suppress: this runs for every line of every file
-            owner = match[1].decode()
+            owner = name.decode()
         except UnicodeDecodeError:
             return _odd(number, raw)
         # Go trims every Unicode blank; incus rejects numbers of more than 32 bits.

@@ -249,10 +249,12 @@ class Facts:
 
     @cached_property
     def first_lines(self) -> dict[str, Claim]:
-        """Every owner, with the first of its lines."""
-        uids, gids = ({o: spans[0] for o, spans in self.by_owner[k].items()} for k in KINDS)
-        # The order is that of subuid, then that of subgid.
-        return uids | gids | uids
+        """Every owner, with the first of its lines, in the order of subuid, then of subgid."""
+        found: dict[str, Claim] = {}
+        for kind in KINDS:
+            for owner, spans in self.by_owner[kind].items():
+                found.setdefault(owner, spans[0])
+        return found
 
     @cached_property
     def reserved_ranges(self) -> Claims:

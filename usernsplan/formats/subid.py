@@ -201,6 +201,8 @@ def without_lines(raw: bytes, unwanted: Iterable[bytes]) -> bytes:
 
 def added_lines(before: bytes, after: bytes) -> tuple[bytes, ...]:
     """The lines of ``after`` that ``before`` lacks; repeated lines count as often as they occur."""
+    if not after:
+        return ()
     # Nearly every change adds a few lines at the end of a file that may have 100,000.
     shared = min(before, after, key=len)
     if shared.endswith(b"\n") and before.startswith(shared) and after.startswith(shared):

@@ -200,6 +200,33 @@ def test_a_plan_walks_through_the_ledger_as_often_for_many_names_as_for_few() ->
         assert few == many, what
 
 
+def test_a_name_costs_few_calls_if_it_is_new_and_fewer_if_it_is_there() -> None:
+    def named(count: int) -> tuple[str, ...]:
+        return tuple(f"c{n:03}" for n in range(count))
+
+    empty = state()
+    hosts = [carried_out(empty, make_plan(empty, asked(*named(count)))) for count in (40, 240)]
+    few, many = (
+        python_calls(partial(make_plan, empty, asked(*named(count)))) for count in (40, 240)
+    )
+    assert (many - few) / 200 < 185
+
+    few, many = (python_calls(partial(make_plan, host, asked("more"))) for host in hosts)
+    assert (many - few) / 200 < 20
+
+
+def test_a_plan_walks_through_the_accounts_as_often_for_many_names_as_for_few() -> None:
+    host = state()
+    host = replace(host, accounts=replace(host.accounts, users=Walked(host.accounts.users)))
+
+    def walked(count: int) -> int:
+        Walked.times = 0
+        make_plan(host, asked(*(f"c{n}" for n in range(count))))
+        return Walked.times
+
+    assert walked(2) == walked(40)
+
+
 def test_what_is_appended_to_a_long_file_is_not_looked_for_in_all_of_it() -> None:
     short, new = lines(300), b"web:9000000:1000\ndb:9001000:1000\n"
     for before, after in ((short, short + new), (short + new, short)):

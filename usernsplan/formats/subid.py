@@ -8,7 +8,6 @@ reader takes it for.
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -145,10 +144,12 @@ def line(owner: str, ids: IdRange) -> bytes:
 
     Raises InvalidValueError for an owner that some reader would not accept.
     """
-    with suppress(UnicodeEncodeError):
+    try:  # not suppress: this runs for every allocation of a plan
         text = f"{owner}:{ids.start}:{ids.count}\n".encode()
-        if isinstance(_line(1, text), Grant):
-            return text
+    except UnicodeEncodeError:
+        text = b""
+    if isinstance(_line(1, text), Grant):
+        return text
     raise InvalidValueError(f"{owner!r} cannot be the owner of a line in subuid(5)")
 
 

@@ -16,7 +16,7 @@ from usernsplan.formats.accounts import ABOUT, NOWHERE, Group, User
 from usernsplan.ids import ID_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from usernsplan.model import Record
 
@@ -83,21 +83,21 @@ def _names(record: Record) -> tuple[str, str, str, str]:
     return f"{owner}{USER}", f"{owner}{GROUP}", f"{number}{USER}", f"{number}{GROUP}"
 
 
-def lacks(record: Record, there: Collection[str], others: Mapping[str, Entry]) -> bool:
+def lacks(record: Record, there: frozenset[str], others: Mapping[str, Entry]) -> bool:
     """Tell whether a folder lacks a file of this record, or has another one in its place.
 
     ``there`` are the names in the folder, and ``others`` what differs from known records.
     """
     mine = _names(record)
-    if any(name not in there for name in mine):
+    if not there.issuperset(mine):
         return True
-    content = entries(record) if any(name in others for name in mine) else {}
+    content = {} if others.keys().isdisjoint(mine) else entries(record)
     return any(others.get(name, entry) != entry for name, entry in content.items())
 
 
 def in_the_way(record: Record, others: Mapping[str, Entry]) -> str:
     """The name of a file that somebody else put in the place of this record; "" if there is none."""
-    if not any(name in others for name in _names(record)):
+    if others.keys().isdisjoint(_names(record)):
         return ""
     return next(
         (

@@ -66,7 +66,6 @@ _BITS_32_OPEN: Final = (
     "a 32-bit program reaches every address family by socketcall(2); --arch native keeps it out"
 )
 _BITS_32_SHUT: Final = "a 32-bit program gets no socket at all by socketcall(2), of any family"
-_BITS_32_DOORS: Final = "a 32-bit program reaches the same by socketcall(2) and ipc(2)"
 
 
 class _Machine(NamedTuple):
@@ -421,24 +420,29 @@ def _lost_in_lxc(policy: Effective) -> tuple[str, ...]:
     lost = []
     if policy.native:
         lost.append("LXC cannot refuse the system calls of other architectures")
-    if policy.families or policy.deny & (_SOCKETCALL.keys() | _IPC.keys()):
-        lost.append(_BITS_32_DOORS)
+    for door, calls in _DOORS.items():
+        refused = calls.keys() - policy.allow if policy.deny_all else calls.keys() & policy.deny
+        if policy.families and "socket" in calls:
+            refused |= {"socket"}
+        is_open = door in policy.allow if policy.deny_all else door not in policy.deny
+        if refused and is_open:
+            shown = ", ".join(sorted(refused))
+            lost.append(f"a 32-bit program reaches what is refused of {shown} by {door}(2)")
     return tuple(lost)
 
 
 def _for_systemd(denied: IdSet) -> str:
-    """The families that systemd names: those that are denied, or those that stay if some have no name."""
-    named = IdSet(IdRange(number, 1) for number in names.FAMILIES)
-    # It has no name for 0, which is no family.
-    left, shown = (denied, "~") if not denied - named else (named - denied, "")
+    # A list of those that stay, because "~" with those that are denied is passed by with a bit set
+    # above an int's; of what is left of a list systemd also refuses all that is greater. It has no
+    # name for 0, which is no family.
+    named = IdSet(IdRange(number, 1) for number in names.FAMILIES if number)
     words = [
         # As socket.h spells it.
         f"AF_{names.FAMILIES[number]}".replace("DECNET", "DECnet")
-        for each in left
+        for each in named - denied
         for number in _all(each)
-        if number
     ]
-    return shown + (" ".join(words) or "none")
+    return " ".join(words) or "none"
 
 
 def _version(text: str) -> tuple[int, int]:

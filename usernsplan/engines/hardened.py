@@ -9,17 +9,21 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from usernsplan.engines.base import EXACTLY, PARTS, File, Hardening, Verdict, no
+from usernsplan.engines.base import EXACTLY, PARTS, File, Hardening, Verdict, nearly, no
 from usernsplan.harden import seccomp
+from usernsplan.ids import IdSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from usernsplan.engines.base import RenderContext
     from usernsplan.harden.effective import Effective
     from usernsplan.model import Allocation
 
+FILTERED = ("system calls", "families", "architectures")
 _FILTERS = "/etc/usernsplan/seccomp"
+# What engines that want a whole label of SELinux are given for a part that no policy names.
+_USER, _TYPE, _LEVEL = "system_u:system_r", "container_t", "s0"
 
 
 def asked(policy: Effective) -> tuple[str, ...]:
@@ -49,9 +53,9 @@ def notes(engine: str, hardening: Hardening) -> Iterator[str]:
             yield f"{part}: {engine} enforces this part only nearly: {verdict.why}"
 
 
-def filter_path(allocation: Allocation) -> str:
-    """Where the filter of an allocation is, for engines that read a file."""
-    return f"{_FILTERS}/{allocation.name}.json"
+def filter_path(allocation: Allocation, form: str = "json") -> str:
+    """Where the filter of an allocation is, for engines that read a file of this form."""
+    return f"{_FILTERS}/{allocation.name}.{form}"
 
 
 def filter_file(
@@ -64,7 +68,7 @@ def filter_file(
     if not policy.filters:
         return None, {}
     if context.own_filter is None:
-        return None, dict.fromkeys(("system calls", "families", "architectures"), no(unknown))
+        return None, dict.fromkeys(FILTERED, no(unknown))
     base = seccomp.base_of(
         context.own_filter,
         context.own_filter_place,
@@ -90,3 +94,45 @@ def security_opts(policy: Effective, filter_: File | None) -> list[str]:
     if policy.selinux_level:
         found.append(f"label=level:{policy.selinux_level}")
     return found
+
+
+def lost(
+    policy: Effective,
+    said: Callable[[Effective], Collection[str]],
+    cannot: Collection[str] = (),
+) -> dict[str, Verdict]:
+    """The verdicts on a filter of which something is lost, by part.
+
+    ``said`` tells what an engine's form loses of a policy. Of one part that is what it loses of a
+    policy that asks for nothing else. Parts that ``cannot`` be had are lost as a whole.
+    """
+    native = policy._replace(deny=frozenset(), deny_all=False, allow=frozenset(), families=IdSet())
+    alone = {
+        "system calls": policy._replace(native=False, families=IdSet()),
+        # Whether other architectures are refused changes what is lost of families.
+        "families": native._replace(families=policy.families),
+        "architectures": native,
+    }
+    found = {}
+    for part in FILTERED:
+        others = said(native) if part == "families" else ()
+        whys = [why for why in said(alone[part]) if why not in others]
+        if whys:
+            found[part] = (no if part in cannot else nearly)("; ".join(whys))
+    return found
+
+
+def whole_label(policy: Effective) -> str:
+    """The label of SELinux, for engines that want all of it; "" if the policy has none."""
+    if not (policy.selinux_type or policy.selinux_level):
+        return ""
+    return f"{_USER}:{policy.selinux_type or _TYPE}:{policy.selinux_level or _LEVEL}"
+
+
+def of_whole_label(policy: Effective) -> dict[str, Verdict]:
+    """The verdict on a label, where a part that the policy does not name is filled in."""
+    if policy.selinux_type and policy.selinux_level:
+        return {}
+    chosen = f"type {_TYPE}" if policy.selinux_level else f"level {_LEVEL}"
+    why = f"it wants a whole label, and the policy has only a part of it: the rest is {chosen}"
+    return {"label": nearly(why)}

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from usernsplan.engines import hardened
 from usernsplan.engines.base import (
     EXACTLY,
     Engine,
     File,
+    Hardening,
     RenderContext,
     Rendered,
     Verdict,
@@ -22,14 +24,18 @@ from usernsplan.engines.base import (
     subid_files,
     ungranted,
 )
+from usernsplan.harden import seccomp
 from usernsplan.model import DEFAULT_NAME, ROOT
+from usernsplan.values import replace
 
 if TYPE_CHECKING:
+    from usernsplan.harden.effective import Effective
     from usernsplan.mapping import IdMap
     from usernsplan.model import Allocation, Mount
 
 # The first release that is sure to map the ids of a single mount: lxc.mount.entry with idmap=.
 IDMAPS = "5.0"
+_COMMON = "/usr/share/lxc/config/common.seccomp"
 
 
 class Lxc(Engine):
@@ -37,6 +43,7 @@ class Lxc(Engine):
 
     takes = frozenset({"volume"})
     idmap = "yes"
+    own_filters = (_COMMON,)
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Any map that is in subuid for newuidmap, or has host root: LXC writes that one itself."""
@@ -53,15 +60,73 @@ class Lxc(Engine):
     def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """The lines (container, host, count), which the container's config has or includes."""
         lines = [*_idmap("u", allocation.mapping.uids), *_idmap("g", allocation.mapping.gids)]
-        text = "\n".join([*lines, *map(_entry, context.mounts)])
+        lines += map(_entry, context.mounts)
+        its = Hardening({})
+        if context.policy:
+            its = self.hardening(context.policy, allocation, context)
+        text = "\n".join([*lines, *its.words])
         if allocation.within not in {"", ROOT}:
-            return Rendered(text, (), (_of_login(allocation),))
+            return Rendered(text, its.files, (_of_login(allocation), *its.notes))
         path = f"/var/lib/lxc/{allocation.name}/usernsplan.conf"
         notes = [f"include it in the container's config with: lxc.include = {path}"]
         notes += roots_lines(allocation, context)
         if any(mount.owners == "idmap" for mount in context.mounts):
             notes.append(f"idmap needs LXC {IDMAPS} or newer")
-        return Rendered(text, (File(path, text + "\n"), *roots_files(allocation)), tuple(notes))
+        files = (File(path, text + "\n"), *its.files, *roots_files(allocation))
+        return Rendered(text, files, (*notes, *its.notes))
+
+    def hardening(
+        self, policy: Effective, allocation: Allocation, context: RenderContext
+    ) -> Hardening:
+        """Lines of the config. The filter is a file, laid over LXC's own."""
+        found = hardening(
+            policy, allocation, context, unknown=f"LXC's own profile was not found: {_COMMON}"
+        )
+        last = (
+            "these lines have to come after each lxc.include of the container's config: userns.conf, "
+            "which templates include, gives all capabilities back"
+        )
+        return replace(found, notes=(last, *found.notes))
+
+
+def hardening(
+    policy: Effective, allocation: Allocation, context: RenderContext, *, unknown: str
+) -> Hardening:
+    """What LXC is told to enforce, also by Proxmox VE. ``unknown`` is why it has no filter of its own.
+
+    LXC refuses a list of capabilities to keep beside one of those to drop; an empty line clears a
+    list.
+    """
+    lines = ["lxc.cap.drop =", "lxc.cap.keep ="]
+    lines.append(f"lxc.cap.keep = {' '.join(sorted(policy.capabilities)) or 'none'}")
+    if not policy.new_privileges:
+        lines.append("lxc.no_new_privs = 1")
+
+    files = []
+    others = hardened.of_whole_label(policy)
+    if policy.filters and context.own_filter is None:
+        others |= dict.fromkeys(hardened.FILTERED, no(unknown))
+    elif policy.filters and context.own_filter is not None:
+        # A name that is not ASCII is no system call, and LXC ignores it.
+        base, place = context.own_filter.decode("ascii", "replace"), context.own_filter_place
+        text, _ = seccomp.lxc(policy, base, place=place)
+        others |= hardened.lost(
+            policy,
+            lambda part: seccomp.lxc(part, base, place=place)[1],
+            cannot={"architectures"},
+        )
+        files.append(File(hardened.filter_path(allocation, "lxc"), text))
+        lines.append(f"lxc.seccomp.profile = {files[0].path}")
+    if label := hardened.whole_label(policy):
+        lines.append(f"lxc.selinux.context = {label}")
+
+    notes = []
+    if "sys_admin" not in policy.capabilities:
+        notes.append(
+            "a container that boots a whole system does not start without sys_admin, which mounts its "
+            "file systems: start its program alone, or give it back with --cap-add sys_admin"
+        )
+    return Hardening(hardened.verdicts(policy, others), tuple(lines), tuple(files), tuple(notes))
 
 
 def _of_login(allocation: Allocation) -> str:

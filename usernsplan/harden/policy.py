@@ -26,6 +26,8 @@ _LEVEL = pattern(
     r"s[0-9]{1,2}(:c[0-9]{1,4}([.,]c[0-9]{1,4})*)?(-s[0-9]{1,2}(:c[0-9]{1,4}([.,]c[0-9]{1,4})*)?)?"
 )
 
+_OF_DOCUMENTS = pattern(r"seccomp:(allow|deny):([a-z0-9_]+)")
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -102,6 +104,27 @@ def policy_of(said: Mapping[str, Any]) -> Policy:
 
 def _words(texts: Iterable[str]) -> Iterable[str]:
     return (word for text in texts for part in str(text).split(",") if (word := part.strip()))
+
+
+def translated(text: str) -> dict[str, list[str]]:
+    """The fields of a policy that words such as ``seccomp:deny:getcwd`` mean, for ``policy_of``.
+
+    Words are separated by spaces or commas. ``seccomp:deny:all`` refuses all calls but those that
+    are allowed. Raises InvalidValueError for another word.
+
+    >>> translated("seccomp:deny:all seccomp:allow:read")
+    {'deny_syscalls': ['all'], 'allow_syscalls': ['read']}
+    """
+    found: dict[str, list[str]] = {}
+    for word in text.replace(",", " ").split():
+        match = _OF_DOCUMENTS.fullmatch(word)
+        if not match:
+            raise InvalidValueError(
+                f"'{word}' is not seccomp:allow:NAME or seccomp:deny:NAME",
+                hint="as in seccomp:deny:getcwd",
+            )
+        found.setdefault(f"{match[1]}_syscalls", []).append(match[2])
+    return found
 
 
 def written(policy: Policy) -> dict[str, Any]:

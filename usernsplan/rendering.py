@@ -103,6 +103,7 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
         own_filter=own_filter[0],
         own_filter_place=own_filter[1],
         machine=os.uname().machine,
+        kernel=os.uname().release,
     )
     found = engines.render(request.engine, allocation, context)
 

@@ -121,7 +121,7 @@ class RenderContext:
     says of itself; "" if nobody asked it. Commands in notes are for the host of ``layout``.
     ``policy`` is what the container may do; None: what its engine gives it. ``own_filter`` is the
     engine's own profile of system calls, and ``own_filter_place`` where it was read; None if it is
-    unknown. ``machine`` is the architecture, as uname(2) has it.
+    unknown. ``machine`` and ``kernel`` are the architecture and the release, as uname(2) has them.
     """
 
     state: HostState | None = None
@@ -137,6 +137,7 @@ class RenderContext:
     own_filter: bytes | None = None
     own_filter_place: str = ""
     machine: str = "x86_64"
+    kernel: str = "5.10"
 
 
 class Engine(ABC):
@@ -169,8 +170,10 @@ class Engine(ABC):
         self, policy: Effective, allocation: Allocation, context: RenderContext
     ) -> Hardening:
         """How the engine enforces a policy. ``render`` puts its words where the engine reads them."""
-        del policy, allocation, context
-        return Hardening(dict.fromkeys(PARTS, no("it sets nothing but ids")))
+        from usernsplan.engines.hardened import nothing  # noqa: PLC0415 - many hosts have no policy
+
+        del allocation, context
+        return nothing(policy, "it sets nothing but ids")
 
 
 def ungranted(allocation: Allocation) -> str:

@@ -7,9 +7,17 @@ said, never left out in silence.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from usernsplan.engines.base import EXACTLY, PARTS, File, Hardening, Verdict, nearly, no
+from usernsplan.engines.base import (
+    EXACTLY,
+    PARTS,
+    File,
+    Hardening,
+    Verdict,
+    nearly,
+    no,
+)
 from usernsplan.harden import seccomp
 from usernsplan.ids import IdSet
 
@@ -18,10 +26,12 @@ if TYPE_CHECKING:
 
     from usernsplan.engines.base import RenderContext
     from usernsplan.harden.effective import Effective
+    from usernsplan.harden.seccomp import Base
     from usernsplan.model import Allocation
 
-FILTERED = ("system calls", "families", "architectures")
 _FILTERS = "/etc/usernsplan/seccomp"
+# The parts that need a filter of system calls.
+_FILTERED = ("system calls", "families", "architectures")
 # What engines that want a whole label of SELinux are given for a part that no policy names.
 _USER, _TYPE, _LEVEL = "system_u:system_r", "container_t", "s0"
 
@@ -44,13 +54,26 @@ def verdicts(policy: Effective, others: dict[str, Verdict]) -> dict[str, Verdict
     return {part: others.get(part, EXACTLY) for part in asked(policy)}
 
 
+def nothing(policy: Effective, why: str) -> Hardening:
+    """What an engine does that enforces no part of a policy, for this reason."""
+    return Hardening(dict.fromkeys(asked(policy), no(why)))
+
+
 def notes(engine: str, hardening: Hardening) -> Iterator[str]:
-    """What an engine does not enforce, or not exactly."""
+    """What an engine does not enforce, or not exactly. Parts for the same reason are told together."""
+    alike: dict[Verdict, list[str]] = {}
     for part, verdict in hardening.verdicts.items():
+        alike.setdefault(verdict, []).append(part)
+
+    for verdict, parts in alike.items():
+        these = "this part" if len(parts) == 1 else "these parts"
         if verdict.fit == "no":
-            yield f"{part}: {engine} does not enforce this part of the policy: {verdict.why}"
+            yield (
+                f"{', '.join(parts)}: {engine} does not enforce {these} of the policy: "
+                f"{verdict.why}"
+            )
         elif verdict.fit == "approximately":
-            yield f"{part}: {engine} enforces this part only nearly: {verdict.why}"
+            yield f"{', '.join(parts)}: {engine} enforces {these} only nearly: {verdict.why}"
 
 
 def filter_path(allocation: Allocation, form: str = "json") -> str:
@@ -58,25 +81,50 @@ def filter_path(allocation: Allocation, form: str = "json") -> str:
     return f"{_FILTERS}/{allocation.name}.{form}"
 
 
+def is_filter(path: str) -> bool:
+    """Tell whether a file is the filter of an allocation."""
+    return path.startswith(f"{_FILTERS}/")
+
+
 def filter_file(
-    policy: Effective, allocation: Allocation, context: RenderContext, *, unknown: str
+    policy: Effective, allocation: Allocation, context: RenderContext, *, unknown: str = ""
 ) -> tuple[File | None, dict[str, Verdict]]:
     """The filter that is laid over the engine's own, in the form of OCI; and what stands in its way.
 
-    Without need for one, there is none. ``unknown`` is why the engine's own filter is unknown.
+    Without need for one, there is none. ``unknown`` is why the engine's own filter is unknown; ""
+    if it has none.
     """
     if not policy.filters:
         return None, {}
-    if context.own_filter is None:
-        return None, dict.fromkeys(FILTERED, no(unknown))
-    base = seccomp.base_of(
-        context.own_filter,
-        context.own_filter_place,
+    # Who refuses every call that is not named does not weaken a filter that is unknown.
+    if context.own_filter is None and unknown and not policy.deny_all:
+        return None, dict.fromkeys(_FILTERED, no(unknown))
+
+    base = seccomp.NO_FILTER
+    if context.own_filter is not None:
+        base = base_of(policy, context.own_filter, context.own_filter_place, context)
+    filter_, others = laid_over(policy, base, context)
+    return File(filter_path(allocation), json.dumps(filter_, indent=2) + "\n"), others
+
+
+def base_of(policy: Effective, raw: bytes, place: str, context: RenderContext) -> Base:
+    """The profile that an engine has for a container with this policy. Raises InvalidFileError."""
+    return seccomp.base_of(
+        raw,
+        place,
         capabilities=policy.capabilities,
         machine=context.machine,
+        kernel=context.kernel,
     )
-    content = json.dumps(seccomp.laid_over(policy, base), indent=2) + "\n"
-    return File(filter_path(allocation), content), {}
+
+
+def laid_over(
+    policy: Effective, base: Base, context: RenderContext
+) -> tuple[dict[str, Any], dict[str, Verdict]]:
+    """The filter over a base, in the form of OCI; and the verdicts on what it says at a price."""
+    price = seccomp.lost_over(policy, base, machine=context.machine)
+    found = seccomp.laid_over(policy, base, machine=context.machine)
+    return found, {"families": nearly("; ".join(price))} if price else {}
 
 
 def capability_flags(policy: Effective) -> list[str]:
@@ -94,6 +142,18 @@ def security_opts(policy: Effective, filter_: File | None) -> list[str]:
     if policy.selinux_level:
         found.append(f"label=level:{policy.selinux_level}")
     return found
+
+
+def as_another_user(policy: Effective, how: str) -> tuple[str, ...]:
+    """A note for a policy whose container may not run as its root; ``how`` says what gives a user."""
+    if policy.as_root:
+        return ()
+    return (f"the profile {policy.profile} does not let the container run as its root: {how}",)
+
+
+def unfiltered(why: str) -> dict[str, Verdict]:
+    """The verdicts on the parts that need a filter, where there can be none for this reason."""
+    return dict.fromkeys(_FILTERED, no(why))
 
 
 def lost(
@@ -114,7 +174,7 @@ def lost(
         "architectures": native,
     }
     found = {}
-    for part in FILTERED:
+    for part in _FILTERED:
         others = said(native) if part == "families" else ()
         whys = [why for why in said(alone[part]) if why not in others]
         if whys:

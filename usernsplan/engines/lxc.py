@@ -104,11 +104,15 @@ def hardening(
 
     files = []
     others = hardened.of_whole_label(policy)
-    if policy.filters and context.own_filter is None:
-        others |= dict.fromkeys(hardened.FILTERED, no(unknown))
-    elif policy.filters and context.own_filter is not None:
+    own = context.own_filter
+    if own is None and policy.deny_all:
+        # Who refuses every call that is not named does not weaken a filter that is unknown.
+        own = b"2\ndenylist\n"
+    if policy.filters and own is None:
+        others |= hardened.unfiltered(unknown)
+    elif policy.filters and own is not None:
         # A name that is not ASCII is no system call, and LXC ignores it.
-        base, place = context.own_filter.decode("ascii", "replace"), context.own_filter_place
+        base, place = own.decode("ascii", "replace"), context.own_filter_place
         text, _ = seccomp.lxc(policy, base, place=place)
         others |= hardened.lost(
             policy,

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation, HostState, Mount
 
 
-NO_FILTER = "its own profile was not found, which containers-common has in /usr/share/containers/seccomp.json"
+# Where containers-common has Podman's own profile. The first one counts.
+OWN_FILTERS = ("/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json")
+NO_FILTER = f"its own profile was not found: {' or '.join(OWN_FILTERS)}; --base FILE gives one"
 
 
 class Podman(Engine):
@@ -43,7 +45,7 @@ class Podman(Engine):
 
     takes = frozenset({"volume", "U", "rootless"})
     idmap = "yes"
-    own_filters = ("/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json")
+    own_filters = OWN_FILTERS
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Any map: root's Podman passes it to the runtime unchanged."""
@@ -66,11 +68,19 @@ class Podman(Engine):
         self, policy: Effective, allocation: Allocation, context: RenderContext
     ) -> Hardening:
         """Flags of podman run. The filter is a file, laid over Podman's own."""
-        filter_, others = hardened.filter_file(policy, allocation, context, unknown=NO_FILTER)
-        opts = hardened.security_opts(policy, filter_)
-        words = hardened.capability_flags(policy) + [f"--security-opt {opt}" for opt in opts]
-        found = hardened.verdicts(policy, others)
-        return Hardening(found, tuple(words), (filter_,) if filter_ else ())
+        return flags_of(policy, allocation, context)
+
+
+def flags_of(policy: Effective, allocation: Allocation, context: RenderContext) -> Hardening:
+    """How podman run enforces a policy."""
+    filter_, others = hardened.filter_file(policy, allocation, context, unknown=NO_FILTER)
+    opts = hardened.security_opts(policy, filter_)
+    return Hardening(
+        hardened.verdicts(policy, others),
+        (*hardened.capability_flags(policy), *(f"--security-opt {opt}" for opt in opts)),
+        (filter_,) if filter_ else (),
+        hardened.as_another_user(policy, "add --user UID:GID, or USER to the image"),
+    )
 
 
 def maps(allocation: Allocation, context: RenderContext) -> tuple[list[str], list[str]]:

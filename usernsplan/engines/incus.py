@@ -155,9 +155,7 @@ class Incus(Engine):
         )
         if "label" in of_lxc.verdicts:
             others["label"] = of_lxc.verdicts["label"]
-        restricted = (
-            "a project with restricted=true takes raw.lxc only with restricted.containers.lowlevel=allow"
-        )
+        restricted = "a project with restricted=true takes raw.lxc only with restricted.containers.lowlevel=allow"
         return Hardening(
             hardened.verdicts(policy, others),
             tuple(line for key, value in keys.items() for line in _key(key, value)),

@@ -124,7 +124,7 @@ def hardening(
     if label := hardened.whole_label(policy):
         lines.append(f"lxc.selinux.context = {label}")
 
-    notes = []
+    notes = [*hardened.as_another_user(policy, "set lxc.init.uid and lxc.init.gid")]
     if "sys_admin" not in policy.capabilities:
         notes.append(
             "a container that boots a whole system does not start without sys_admin, which mounts its "

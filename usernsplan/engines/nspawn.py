@@ -56,7 +56,10 @@ class Nspawn(Engine):
         flags += [f"--bind{'-ro' if m.read_only else ''}={_bind(m)}" for m in context.mounts]
         its, of_file = Hardening({}), ["NoNewPrivileges=yes"]
         if context.policy:
-            its, of_file = self.hardening(context.policy, allocation, context), _keys(context.policy)
+            its, of_file = (
+                self.hardening(context.policy, allocation, context),
+                _keys(context.policy),
+            )
         flags += its.words
         lines = ["[Exec]", f"PrivateUsers={start}:{count}", *of_file]
         lines += ["", "[Files]", "PrivateUsersOwnership=map"]
@@ -88,7 +91,8 @@ class Nspawn(Engine):
     ) -> Hardening:
         """Flags, which the file has as keys. The filter changes nspawn's own list."""
         del allocation, context
-        flags, notes = _flags(policy), []
+        flags = _flags(policy)
+        notes = [*hardened.as_another_user(policy, "add --user=USER, or User= to [Exec]")]
         if label := hardened.whole_label(policy):
             flags.append(f"--selinux-context={label}")
             notes.append(

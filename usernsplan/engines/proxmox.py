@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from usernsplan.engines import lxc
 from usernsplan.engines.base import (
     EXACTLY,
     Engine,
@@ -20,7 +21,6 @@ from usernsplan.engines.base import (
     plain,
     ungranted,
 )
-from usernsplan.engines import lxc
 from usernsplan.engines.lxc import maps_root, roots_files, roots_lines
 from usernsplan.errors import InvalidValueError
 from usernsplan.escape import shell
@@ -112,7 +112,9 @@ class Proxmox(Engine):
 
         path = f"/etc/usernsplan/lxc/{allocation.name}.conf"
         needed = f"--out DIR writes {path}, which each node needs on which the container may run"
-        replaced = "with a filter of its own, the container's features keyctl and mknod have no effect"
+        replaced = (
+            "with a filter of its own, the container's features keyctl and mknod have no effect"
+        )
         return replace(
             found,
             words=(f"lxc.include: {path}",),

@@ -21,7 +21,7 @@ from usernsplan.engines.base import (
 from usernsplan.harden import seccomp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from usernsplan.engines.base import RenderContext
     from usernsplan.harden.effective import Effective
@@ -124,14 +124,14 @@ def laid_over(
     return found, {"families": nearly("; ".join(price))} if price else {}
 
 
-def capability_flags(policy: Effective) -> list[str]:
+def capability_flags(policy: Effective) -> tuple[str, ...]:
     """--cap-drop and --cap-add, as Docker and Podman read them."""
-    return ["--cap-drop=all", *(f"--cap-add={name}" for name in sorted(policy.capabilities))]
+    return ("--cap-drop=all", *(f"--cap-add={name}" for name in sorted(policy.capabilities)))
 
 
-def security_opts(policy: Effective, filter_: File | None) -> list[str]:
-    """The values of --security-opt, as Docker and Podman read them."""
-    found = [] if policy.new_privileges else ["no-new-privileges"]
+def filter_and_label(policy: Effective, filter_: File | None) -> list[str]:
+    """Values of --security-opt, as Docker and Podman read them."""
+    found = []
     if filter_:
         found.append(f"seccomp={filter_.path}")
     if policy.selinux_type:
@@ -141,7 +141,14 @@ def security_opts(policy: Effective, filter_: File | None) -> list[str]:
     return found
 
 
-def as_another_user(policy: Effective, how: str) -> tuple[str, ...]:
+def as_flags(opts: Iterable[str]) -> tuple[str, ...]:
+    """Each as --security-opt."""
+    return tuple(f"--security-opt {opt}" for opt in opts)
+
+
+def as_another_user(
+    policy: Effective, how: str = "add --user UID:GID, or USER to the image"
+) -> tuple[str, ...]:
     """A note for a policy whose container may not run as its root; ``how`` says what gives a user."""
     if policy.as_root:
         return ()

@@ -18,7 +18,6 @@ from usernsplan.engines.base import (
     nearly,
     no,
 )
-from usernsplan.harden import seccomp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -97,6 +96,8 @@ def filter_file(
     if context.own_filter is None and unknown and not policy.deny_all:
         return None, dict.fromkeys(_FILTERED, no(unknown))
 
+    from usernsplan.harden import seccomp  # noqa: PLC0415 - many hosts have no policy
+
     base = seccomp.NO_FILTER
     if context.own_filter is not None:
         base = base_of(policy, context.own_filter, context.own_filter_place, context)
@@ -106,6 +107,8 @@ def filter_file(
 
 def base_of(policy: Effective, raw: bytes, place: str, context: RenderContext) -> Base:
     """The profile that an engine has for a container with this policy. Raises InvalidFileError."""
+    from usernsplan.harden import seccomp  # noqa: PLC0415 - many hosts have no policy
+
     return seccomp.base_of(
         raw,
         place,
@@ -119,6 +122,8 @@ def laid_over(
     policy: Effective, base: Base, context: RenderContext
 ) -> tuple[dict[str, Any], dict[str, Verdict]]:
     """The filter over a base, in the form of OCI; and the verdicts on what it says at a price."""
+    from usernsplan.harden import seccomp  # noqa: PLC0415 - many hosts have no policy
+
     price = seccomp.lost_over(policy, base, machine=context.machine)
     found = seccomp.laid_over(policy, base, machine=context.machine)
     return found, {"families": nearly("; ".join(price))} if price else {}

@@ -22,7 +22,6 @@ from usernsplan.engines.base import (
 from usernsplan.engines.podman import of_idmap
 from usernsplan.errors import InvalidFileError, RefusedError
 from usernsplan.escape import operand, shell
-from usernsplan.harden import seccomp
 from usernsplan.patterns import pattern
 
 if TYPE_CHECKING:
@@ -277,6 +276,8 @@ def _filter(
     """The filter over that of the bundle, and its verdicts; None if the policy needs none."""
     if not policy.filters:
         return None, {}
+    from usernsplan.harden import seccomp  # noqa: PLC0415 - many hosts have no policy
+
     own = config.get("linux", {}).get("seccomp")
     base, place = context.own_filter, context.own_filter_place
     if own:

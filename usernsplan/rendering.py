@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from usernsplan import engines
 from usernsplan.claims.pool import POOL_START
 from usernsplan.engines import placing
-from usernsplan.engines.base import RenderContext
+from usernsplan.engines.base import RenderContext, Support
 from usernsplan.engines.mounts import NOT_MOVED, MountContext, VolumeRequest, decide, unmoved
 from usernsplan.errors import InvalidFileError, InvalidValueError, RefusedError
-from usernsplan.escape import shown_path
-from usernsplan.host import files, locks, output, programs, read, standing, trial, volumes
+from usernsplan.escape import shell, shown_path
+from usernsplan.host import files, locks, output, programs, read, selinux, standing, trial, volumes
 from usernsplan.host.mounts import all_mounts
 from usernsplan.ids import IdRange
 from usernsplan.layout import SUBUID
@@ -36,9 +36,11 @@ from usernsplan.values import replace
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from usernsplan.engines.base import Rendered, Verdict
+    from usernsplan.engines.base import Rendered
+    from usernsplan.harden.policy import Policy
     from usernsplan.layout import Layout
-    from usernsplan.model import LedgerState, RenderRequest, UnfinishedRun, Volume, VolumeMount
+    from usernsplan.ledger import Ledger
+    from usernsplan.model import RenderRequest, UnfinishedRun, Volume, VolumeMount
 
 _CONFIG = "/config.json"
 
@@ -49,6 +51,11 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
     Raises InvalidValueError, UnknownNameError, and RefusedError if the engine cannot make the
     mapping, or if an interrupted run left a volume half-way.
     """
+    found = _rendering(request, root)
+    return replace(found, notes=(*found.notes, *_unwritten(found, request, files.layout_at(root))))
+
+
+def _rendering(request: RenderRequest, root: str) -> Rendered:
     layout = files.layout_at(root)
     ledger = open_ledger(layout)
     known = ledger.state()
@@ -76,14 +83,6 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
         closed = [mount.source for mount in mounts if mount.source.startswith(ours)]
         notes = (*notes, *(_closed(path, allocation.owner) for path in closed))
 
-    policy = None
-    own_filter: tuple[bytes | None, str] = (None, "")
-    if allocation.policy and not request.no_harden:
-        from usernsplan.harden.effective import effective  # noqa: PLC0415 - many have no policy
-
-        policy = effective(allocation.policy)
-        own_filter = _own_filter(layout, chosen.own_filters, request.base)
-
     context = RenderContext(
         state=read.previewed(layout, ledger.state)
         if chosen.reads_host or request.rootless
@@ -99,14 +98,17 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
         vmid=request.vmid,
         # The program of another root may not run here.
         version=programs.version(chosen.asks) if chosen.asks and layout.is_host else "",
-        policy=policy,
-        own_filter=own_filter[0],
-        own_filter_place=own_filter[1],
-        machine=os.uname().machine,
-        kernel=os.uname().release,
     )
+    if allocation.policy and not request.no_harden:
+        context = _with_policy(context, allocation.policy, chosen.own_filters, request.base)
+    elif request.base is not None:
+        raise InvalidValueError(
+            f"--base is for a policy, and '{request.name}' has none here",
+            hint=layout.inline(f"harden {shell(request.name)} --profile seed") + " gives it one",
+        )
     found = engines.render(request.engine, allocation, context)
 
+    notes = (*notes, *_unlabelled(context))
     if known.interrupted:
         notes = (INTERRUPTED, *notes)
     # Mounts say it of themselves; the other volumes belong to the container, too.
@@ -116,6 +118,24 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
     # Nobody knows which volume these runs were at, so they are named for any volume.
     notes = (*("; ".join(told(run, layout)) for run in recorded.runs if run.problem), *notes)
     return replace(found, notes=(*found.notes, *notes))
+
+
+def _with_policy(
+    context: RenderContext, policy: Policy, own_filters: Iterable[str], base: str | None = None
+) -> RenderContext:
+    """The context with a policy, and with what its filter has to be laid over."""
+    from usernsplan.harden.effective import effective  # noqa: PLC0415 - many hosts have no policy
+
+    raw, place = _own_filter(context.layout, own_filters, base)
+    machine = os.uname()
+    return replace(
+        context,
+        policy=effective(policy),
+        own_filter=raw,
+        own_filter_place=place,
+        machine=machine.machine,
+        kernel=machine.release,
+    )
 
 
 def _own_filter(layout: Layout, paths: Iterable[str], base: str | None) -> tuple[bytes | None, str]:
@@ -136,6 +156,42 @@ def _own_filter(layout: Layout, paths: Iterable[str], base: str | None) -> tuple
     return None, ""
 
 
+def _unwritten(found: Rendered, request: RenderRequest, layout: Layout) -> Iterator[str]:
+    """Notes on filters that are not at the places where the engine reads them."""
+    from usernsplan.engines.hardened import is_filter  # noqa: PLC0415 - many hosts have no policy
+
+    for file in found.files:
+        if not is_filter(file.path):
+            continue
+        now = files.read(layout, file.path)
+        if now != file.content.encode():
+            fact = "does not exist" if now is None else "is not the filter of this policy"
+            words = ["--out", layout.root, *([] if now is None else ["--replace-files"])]
+            write = layout.command(shell("render", *_words(request), *words))
+            yield f"{layout.path(file.path)} {fact}; this writes it: {write}"
+
+
+def _words(request: RenderRequest) -> list[str]:
+    """The words of a request whose engine has files."""
+    words = [request.engine, request.name]
+    words += [word for volume in request.volumes for word in ("--volume", volume)]
+    words += ["--rootless"] if request.rootless else []
+    for option in ("image", "vmid", "base"):
+        value = getattr(request, option)
+        words += [] if value is None else [f"--{option}", str(value)]
+    return words
+
+
+def _unlabelled(context: RenderContext) -> tuple[str, ...]:
+    """A note if nothing enforces the labels of a policy."""
+    policy = context.policy
+    if policy is None or not (policy.selinux_type or policy.selinux_level):
+        return ()
+    if not context.layout.is_host or selinux.enforces():
+        return ()
+    return ("SELinux does not enforce anything on this host, so the label has no effect",)
+
+
 def _closed(source: str, account: str) -> str:
     """What keeps an account's Podman from a mount in one of our folders."""
     return (
@@ -151,22 +207,43 @@ def _to_move(volume: Volume, layout: Layout) -> str:
     return f"{shown_path(volume.path)}: {NOT_MOVED}; {first}"
 
 
-def table(ledger: LedgerState, name: str = "") -> list[tuple[str, list[tuple[str, Verdict]]]]:
+def table(root: str = "/", name: str = "") -> list[tuple[str, list[Support]]]:
     """What each engine can do, for the allocation of this name or for each default strategy."""
+    layout = files.layout_at(root)
+    ledger = open_ledger(layout)
+    known = ledger.state()
     if name:
-        asked = [allocation_of(ledger, name)]
-    else:
-        usual = (Shared(), SingleUid(), PerContainer())
-        asked = [
-            Allocation(it.name, owner_of(it.name), it.name, it.mapping(base), held)
-            for it in usual
-            for base in (it.pool.start if it.pool else POOL_START,)
-            for held in (IdRange(base, it.need.count) if it.need else None,)
-        ]
+        return [(name, [*_supported(allocation_of(known, name), layout, ledger)])]
+
+    usual = (Shared(), SingleUid(), PerContainer())
+    asked = [
+        Allocation(it.name, owner_of(it.name), it.name, it.mapping(base), held)
+        for it in usual
+        for base in (it.pool.start if it.pool else POOL_START,)
+        for held in (IdRange(base, it.need.count) if it.need else None,)
+    ]
     return [
-        (a.name, [(engine, engines.verdict(engine, a)) for engine in engines.ENGINES])
+        (a.name, [Support(engine, engines.verdict(engine, a)) for engine in engines.ENGINES])
         for a in asked
     ]
+
+
+def _supported(allocation: Allocation, layout: Layout, ledger: Ledger) -> Iterator[Support]:
+    """What each engine makes of an allocation, and of its policy if it has one."""
+    state = read.previewed(layout, ledger.state) if allocation.policy else None
+    for name in engines.ENGINES:
+        verdict = engines.verdict(name, allocation)
+        if not (allocation.policy and verdict.can):
+            yield Support(name, verdict)
+            continue
+        chosen = engines.engine(name)
+        # Of a bundle, the question is what can be done with one, not with a fragment.
+        bundle = "{}" if "bundle" in chosen.takes else None
+        context = RenderContext(state=state, bundle=bundle, layout=layout)
+        context = _with_policy(context, allocation.policy, chosen.own_filters)
+        if context.policy:
+            hardening = chosen.hardening(context.policy, allocation, context)
+            yield Support(name, verdict, hardening.verdicts)
 
 
 def delivered(
@@ -189,7 +266,7 @@ def delivered(
     output.refuse_foreign_links(layout, (SUBUID if request.bundle is None else _CONFIG,))
 
     with nullcontext() if preview else _alone(layout):
-        rendered = rendering(request, root)
+        rendered = _rendering(request, root)
         if request.bundle is None:
             output.refuse_foreign_links(layout, (file.path for file in rendered.files))
             now = {file.path: files.read(layout, file.path) for file in rendered.files}

@@ -16,7 +16,7 @@ from usernsplan.mapping import KINDS
 from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER, OWN_PREFIX, POOL_OWNERS, ROOT
 from usernsplan.patterns import pattern
 from usernsplan.strategies import options_of
-from usernsplan.values import dataclass
+from usernsplan.values import NamedTuple, dataclass
 
 if TYPE_CHECKING:
     from usernsplan.formats.accounts import User
@@ -109,6 +109,17 @@ class Hardening:
     words: tuple[str, ...] = ()
     files: tuple[File, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+class Support(NamedTuple):
+    """What an engine makes of an allocation: its map, and each part of its policy that is asked for.
+
+    ``parts`` is None without a policy, and where the engine cannot make the map.
+    """
+
+    engine: str
+    verdict: Verdict
+    parts: dict[str, Verdict] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,10 @@ from usernsplan.engines.base import (
     nearly,
     no,
 )
-from usernsplan.harden import seccomp
 from usernsplan.ids import IdSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from usernsplan.engines.base import RenderContext
     from usernsplan.harden.effective import Effective
@@ -75,6 +74,9 @@ def notes(engine: str, hardening: Hardening) -> Iterator[str]:
         elif verdict.fit == "approximately":
             yield f"{', '.join(parts)}: {engine} enforces {these} only nearly: {verdict.why}"
 
+    if "label" in hardening.verdicts and hardening.verdicts["label"].can:
+        yield "label: where SELinux is off, nothing enforces it"
+
 
 def filter_path(allocation: Allocation, form: str = "json") -> str:
     """Where the filter of an allocation is, for engines that read a file of this form."""
@@ -100,6 +102,8 @@ def filter_file(
     if context.own_filter is None and unknown and not policy.deny_all:
         return None, dict.fromkeys(_FILTERED, no(unknown))
 
+    from usernsplan.harden import seccomp  # noqa: PLC0415 - many hosts have no policy
+
     base = seccomp.NO_FILTER
     if context.own_filter is not None:
         base = base_of(policy, context.own_filter, context.own_filter_place, context)
@@ -109,6 +113,8 @@ def filter_file(
 
 def base_of(policy: Effective, raw: bytes, place: str, context: RenderContext) -> Base:
     """The profile that an engine has for a container with this policy. Raises InvalidFileError."""
+    from usernsplan.harden import seccomp  # noqa: PLC0415 - many hosts have no policy
+
     return seccomp.base_of(
         raw,
         place,
@@ -122,19 +128,21 @@ def laid_over(
     policy: Effective, base: Base, context: RenderContext
 ) -> tuple[dict[str, Any], dict[str, Verdict]]:
     """The filter over a base, in the form of OCI; and the verdicts on what it says at a price."""
+    from usernsplan.harden import seccomp  # noqa: PLC0415 - many hosts have no policy
+
     price = seccomp.lost_over(policy, base, machine=context.machine)
     found = seccomp.laid_over(policy, base, machine=context.machine)
     return found, {"families": nearly("; ".join(price))} if price else {}
 
 
-def capability_flags(policy: Effective) -> list[str]:
+def capability_flags(policy: Effective) -> tuple[str, ...]:
     """--cap-drop and --cap-add, as Docker and Podman read them."""
-    return ["--cap-drop=all", *(f"--cap-add={name}" for name in sorted(policy.capabilities))]
+    return ("--cap-drop=all", *(f"--cap-add={name}" for name in sorted(policy.capabilities)))
 
 
-def security_opts(policy: Effective, filter_: File | None) -> list[str]:
-    """The values of --security-opt, as Docker and Podman read them."""
-    found = [] if policy.new_privileges else ["no-new-privileges"]
+def filter_and_label(policy: Effective, filter_: File | None) -> list[str]:
+    """Values of --security-opt, as Docker and Podman read them."""
+    found = []
     if filter_:
         found.append(f"seccomp={filter_.path}")
     if policy.selinux_type:
@@ -144,7 +152,14 @@ def security_opts(policy: Effective, filter_: File | None) -> list[str]:
     return found
 
 
-def as_another_user(policy: Effective, how: str) -> tuple[str, ...]:
+def as_flags(opts: Iterable[str]) -> tuple[str, ...]:
+    """Each as --security-opt."""
+    return tuple(f"--security-opt {opt}" for opt in opts)
+
+
+def as_another_user(
+    policy: Effective, how: str = "add --user UID:GID, or USER to the image"
+) -> tuple[str, ...]:
     """A note for a policy whose container may not run as its root; ``how`` says what gives a user."""
     if policy.as_root:
         return ()

@@ -26,7 +26,6 @@ from usernsplan.engines.base import (
     ungranted,
 )
 from usernsplan.engines.lxc import maps_root, roots_files, roots_lines
-from usernsplan.harden import seccomp
 from usernsplan.ids import ID_LIMIT, IdSet
 from usernsplan.mapping import KINDS, Extent, Pass, joined
 from usernsplan.model import ROOT
@@ -138,6 +137,8 @@ class Incus(Engine):
         self, policy: Effective, allocation: Allocation, context: RenderContext
     ) -> Hardening:
         """Keys for system calls, over what the daemon refuses itself, and raw.lxc for the rest."""
+        from usernsplan.harden import seccomp  # noqa: PLC0415 - many hosts have no policy
+
         # The daemon writes the filter, so LXC is asked for all but that.
         rest = policy._replace(
             deny=frozenset(), deny_all=False, allow=frozenset(), families=IdSet(), native=False

@@ -24,7 +24,6 @@ from usernsplan.engines.base import (
     subid_files,
     ungranted,
 )
-from usernsplan.harden import seccomp
 from usernsplan.model import DEFAULT_NAME, ROOT
 from usernsplan.values import replace
 
@@ -97,6 +96,8 @@ def hardening(
     LXC refuses a list of capabilities to keep beside one of those to drop; an empty line clears a
     list.
     """
+    from usernsplan.harden import seccomp  # noqa: PLC0415 - many hosts have no policy
+
     lines = ["lxc.cap.drop =", "lxc.cap.keep ="]
     lines.append(f"lxc.cap.keep = {' '.join(sorted(policy.capabilities)) or 'none'}")
     if not policy.new_privileges:
@@ -127,7 +128,7 @@ def hardening(
     notes = [*hardened.as_another_user(policy, "set lxc.init.uid and lxc.init.gid")]
     if "sys_admin" not in policy.capabilities:
         notes.append(
-            "a container that boots a whole system does not start without sys_admin, which mounts its "
+            "a container that boots a whole system may not start without sys_admin, which mounts its "
             "file systems: start its program alone, or give it back with --cap-add sys_admin"
         )
     return Hardening(hardened.verdicts(policy, others), tuple(lines), tuple(files), tuple(notes))

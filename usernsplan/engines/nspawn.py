@@ -20,7 +20,6 @@ from usernsplan.engines.base import (
     only_extent,
     plain,
 )
-from usernsplan.harden import seccomp
 from usernsplan.harden.names import CAPABILITIES
 from usernsplan.patterns import pattern
 from usernsplan.strategies import SLOT
@@ -106,7 +105,7 @@ class Nspawn(Engine):
             )
         others = hardened.of_whole_label(policy) | hardened.lost(
             policy,
-            lambda part: seccomp.nspawn(part)[1],
+            lambda part: _filter(part)[1],
             cannot={"families", "architectures"},
         )
         return Hardening(hardened.verdicts(policy, others), tuple(flags), notes=tuple(notes))
@@ -117,7 +116,7 @@ def _keys(policy: Effective) -> list[str]:
     lists = zip(("Capability", "DropCapability"), _capabilities(policy), strict=True)
     lines = [f"{key}={' '.join(words)}" for key, words in lists if words]
     lines += [] if policy.new_privileges else ["NoNewPrivileges=yes"]
-    return lines + seccomp.nspawn(policy)[0]
+    return lines + _filter(policy)[0]
 
 
 def _flags(policy: Effective) -> list[str]:
@@ -125,11 +124,17 @@ def _flags(policy: Effective) -> list[str]:
     lists = zip(("--capability", "--drop-capability"), _capabilities(policy), strict=True)
     flags = [f"{flag}={','.join(words)}" for flag, words in lists if words]
     flags += [] if policy.new_privileges else ["--no-new-privileges=yes"]
-    for line in seccomp.nspawn(policy)[0]:
+    for line in _filter(policy)[0]:
         _, _, value = line.partition("=")
         sign = "~" if value.startswith("~") else ""
         flags += [f"--system-call-filter={sign}{name}" for name in value.removeprefix("~").split()]
     return flags
+
+
+def _filter(policy: Effective) -> tuple[list[str], tuple[str, ...]]:
+    from usernsplan.harden import seccomp  # noqa: PLC0415 - many hosts have no policy
+
+    return seccomp.nspawn(policy)
 
 
 def _capabilities(policy: Effective) -> tuple[list[str], list[str]]:

@@ -74,12 +74,13 @@ class Podman(Engine):
 def flags_of(policy: Effective, allocation: Allocation, context: RenderContext) -> Hardening:
     """How podman run enforces a policy."""
     filter_, others = hardened.filter_file(policy, allocation, context, unknown=NO_FILTER)
-    opts = hardened.security_opts(policy, filter_)
+    opts = [] if policy.new_privileges else ["no-new-privileges"]
+    opts += hardened.filter_and_label(policy, filter_)
     return Hardening(
         hardened.verdicts(policy, others),
-        (*hardened.capability_flags(policy), *(f"--security-opt {opt}" for opt in opts)),
+        (*hardened.capability_flags(policy), *hardened.as_flags(opts)),
         (filter_,) if filter_ else (),
-        hardened.as_another_user(policy, "add --user UID:GID, or USER to the image"),
+        hardened.as_another_user(policy),
     )
 
 

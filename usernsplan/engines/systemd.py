@@ -17,7 +17,6 @@ from usernsplan.engines.base import (
     plain,
 )
 from usernsplan.escape import shell
-from usernsplan.harden import seccomp
 from usernsplan.strategies import SingleUid
 
 if TYPE_CHECKING:
@@ -79,6 +78,8 @@ class Systemd(Engine):
         self, policy: Effective, allocation: Allocation, context: RenderContext
     ) -> Hardening:
         """Keys of [Service]. Only ambient capabilities stay with a user that is not root."""
+        from usernsplan.harden import seccomp  # noqa: PLC0415 - many hosts have no policy
+
         del allocation, context
         kept = " ".join(f"CAP_{name.upper()}" for name in sorted(policy.capabilities))
         lines = [

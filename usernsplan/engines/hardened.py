@@ -74,9 +74,6 @@ def notes(engine: str, hardening: Hardening) -> Iterator[str]:
         elif verdict.fit == "approximately":
             yield f"{', '.join(parts)}: {engine} enforces {these} only nearly: {verdict.why}"
 
-    if "label" in hardening.verdicts and hardening.verdicts["label"].can:
-        yield "label: where SELinux is off, nothing enforces it"
-
 
 def filter_path(allocation: Allocation, form: str = "json") -> str:
     """Where the filter of an allocation is, for engines that read a file of this form."""

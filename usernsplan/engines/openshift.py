@@ -123,7 +123,8 @@ def _of_project(policy: Effective) -> Hardening:
     """What a project demands of its pods. Each pod still has words of its own."""
     others = hardened.unfiltered("each pod names its own profile, with seccompProfile")
     if policy.selinux_type:
-        others["label"] = nearly("a project sets the level alone; the type is that of the SCC")
+        why = "a project sets the level alone; the type is that of the SCC"
+        others["label"] = nearly(why) if policy.selinux_level else no(why)
     if policy.new_privileges or not policy.capabilities <= kubernetes.RESTRICTED:
         why = "its pods have what their SCC gives; a project can only demand none but NET_BIND_SERVICE"
         others |= dict.fromkeys(("capabilities", "no_new_privs"), no(why))

@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 UNIT = "web.service"
 DROP_IN = f"{UNITS}/{UNIT}.d/10-usernsplan.conf"
 SERVICE = {f"{UNITS}/{UNIT}": "[Service]\nExecStart=/bin/true\n"}
+# systemd joins the lists of a unit and of its drop-ins.
+GENEROUS = {
+    f"{UNITS}/{UNIT}": """\
+[Service]
+ExecStart=/bin/true
+CapabilityBoundingSet=CAP_NET_RAW
+AmbientCapabilities=CAP_NET_RAW
+SystemCallFilter=@system-service kcmp
+"""
+}
 AX25, INET, PACKET = 3, 2, 17
 SIGSYS = 31
 
@@ -56,7 +66,7 @@ def test_a_service_has_what_the_policy_gives(host: ThrowawayHost, kept: tuple[st
     host.run("sh", "-c", f"install -D {path} /tmp/probe")
     said, _, rest = service_run(
         host,
-        {**SERVICE, DROP_IN: drop_in},
+        {**GENEROUS, DROP_IN: drop_in},
         UNIT,
         script.replace("/probe", "/tmp/probe"),
         ["/tmp/probe"],

@@ -278,9 +278,12 @@ def test_a_service_keeps_its_capabilities_as_a_user_that_is_not_root() -> None:
     asked_for = policy("seed", cap_add=["net_bind_service", "chown"])
     lines = rendered("systemd", asked_for).text.splitlines()
     kept = "CAP_CHOWN CAP_NET_BIND_SERVICE"
-    assert lines[4:7] == [
+    # An empty list clears that of the unit itself.
+    assert lines[4:9] == [
         "NoNewPrivileges=yes",
+        "CapabilityBoundingSet=",
         f"CapabilityBoundingSet={kept}",
+        "AmbientCapabilities=",
         f"AmbientCapabilities={kept}",
     ]
     assert "SystemCallArchitectures=native" in lines

@@ -157,10 +157,11 @@ class Incus(Engine):
         if "label" in of_lxc.verdicts:
             others["label"] = of_lxc.verdicts["label"]
         restricted = "a project with restricted=true takes raw.lxc only with restricted.containers.lowlevel=allow"
+        instead = f"{', '.join(keys)}: these replace the same keys of the instance's profiles"
         return Hardening(
             hardened.verdicts(policy, others),
             tuple(line for key, value in keys.items() for line in _key(key, value)),
-            notes=(restricted, *of_lxc.notes),
+            notes=(instead, restricted, *of_lxc.notes),
         )
 
 

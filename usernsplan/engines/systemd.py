@@ -84,8 +84,12 @@ class Systemd(Engine):
         kept = " ".join(f"CAP_{name.upper()}" for name in sorted(policy.capabilities))
         lines = [
             *([] if policy.new_privileges else ["NoNewPrivileges=yes"]),
-            f"CapabilityBoundingSet={kept}",
-            f"AmbientCapabilities={kept}",
+            # An empty list clears that of the unit itself, which systemd would join with this one.
+            *(
+                f"{key}={names}"
+                for key in ("CapabilityBoundingSet", "AmbientCapabilities")
+                for names in (["", kept] if kept else [""])
+            ),
             *seccomp.systemd(policy)[0],
         ]
         notes = []
@@ -93,6 +97,15 @@ class Systemd(Engine):
             notes.append(
                 "with PrivateUsers=yes, capabilities count only over what the service's own user "
                 "namespace owns, which the host's network and its mounts are not"
+            )
+        joined = [
+            *["SystemCallFilter="] * policy.deny_all,
+            *["RestrictAddressFamilies="] * bool(policy.families),
+        ]
+        if joined:
+            notes.append(
+                f"the unit itself must not have {' or '.join(joined)}: systemd joins what its list and "
+                "this one let through"
             )
         if policy.new_privileges and policy.filters:
             notes.append(

@@ -72,7 +72,7 @@ class Oci(Engine):
         config = _config(context.bundle, context.place)
         changed = _patched(config, linux, mounts, context.place)
         if policy:
-            changed = _hardened(_with_scalars(changed, policy), config, policy, context)
+            changed = _hardened(_with_scalars(changed, policy), policy, context)
             if policy_root := _as_root(changed, policy):
                 notes.append(policy_root)
         # A file that has all this already stays as it is, whatever its indentation.
@@ -249,9 +249,7 @@ def _label(old: object, default: str, type_: str, level: str) -> str:
     return ":".join([user, role, type_ or its_type, level or rest[0]])
 
 
-def _hardened(
-    changed: dict[str, Any], config: dict[str, Any], policy: Effective, context: RenderContext
-) -> dict[str, Any]:
+def _hardened(changed: dict[str, Any], policy: Effective, context: RenderContext) -> dict[str, Any]:
     """A configuration with the capabilities and the filter of a policy."""
     kept = [f"CAP_{name.upper()}" for name in sorted(policy.capabilities)]
     process = changed["process"]
@@ -264,8 +262,8 @@ def _hardened(
     }
     found = {**changed, "process": {**process, "capabilities": sets}}
 
-    filter_, _ = _filter(policy, config, context)
-    if filter_ and not _is_same(filter_, config["linux"].get("seccomp")):
+    filter_, _ = _filter(policy, changed, context)
+    if filter_ and not _is_same(filter_, changed["linux"].get("seccomp")):
         found["linux"] = {**found["linux"], "seccomp": filter_}
     return found
 

@@ -103,13 +103,18 @@ class Argument(NamedTuple):
 class Rule(NamedTuple):
     """What happens to calls of these names for which all conditions hold.
 
-    ``errno`` is None for actions without a number. No two conditions are on one argument.
+    ``errno`` is None for actions without a number. No two conditions are on one argument. Where two
+    rules are at odds, for libseccomp mostly the first counts, so the order of all is kept.
     """
 
-    names: frozenset[str]
+    names: tuple[str, ...]
     action: str = _ALLOW
     errno: int | None = None
     args: tuple[Argument, ...] = ()
+
+    def without(self, gone: Collection[str]) -> Rule:
+        """The rule for its other names."""
+        return self._replace(names=tuple(name for name in self.names if name not in gone))
 
 
 class Base(NamedTuple):
@@ -143,7 +148,7 @@ def base_of(
     reader = _Reader(place, frozenset(capabilities), _machine(machine), _version(kernel))
     try:
         said = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise reader.wrong(f"is not JSON: {error}") from None
     return reader.base(said)
 
@@ -157,21 +162,20 @@ def laid_over(policy: Effective, base: Base, *, machine: str, errno: int = EPERM
     """
     if policy.deny_all:
         base = base._replace(action=_ERRNO, errno=errno, rules=())
+    passing = {name for rule in base.rules if rule.action in _PASSING for name in rule.names}
     harder = {
         name
         for rule in base.rules
         if rule.action in _HARDER and not rule.args
         for name in rule.names
-    }
+    } - (passing | policy.allow)
     denied = policy.deny - harder
-    named = denied | policy.allow
-    # First, because of two rules that libseccomp finds to be at odds on i386 the first stays.
-    rules = [Rule(denied, _ERRNO, errno), Rule(policy.allow)]
-    for rule in base.rules:
-        rules += _parted(rule._replace(names=rule.names - named), denied)
-    rules = [part for rule in rules for part in _kept(rule, policy.families)]
+    rules = [Rule(tuple(sorted(denied)), _ERRNO, errno), Rule(tuple(sorted(policy.allow)))]
     if base.action in _PASSING and "socket" not in denied | harder:
-        rules += _each(Rule(frozenset({"socket"}), _ERRNO, errno), policy.families, _INT)
+        rules += _each(Rule(("socket",), _ERRNO, errno), policy.families, _INT)
+    for rule in base.rules:
+        rules += _parted(rule.without(denied | policy.allow), denied)
+    rules = [part for rule in rules for part in _kept(rule, policy.families)]
 
     here = _architectures(policy, base, machine)
     return {
@@ -319,8 +323,8 @@ def _kept(rule: Rule, denied: IdSet) -> Iterator[Rule]:
         yield rule
         return
 
-    yield rule._replace(names=rule.names - {"socket"})
-    rule = rule._replace(names=frozenset({"socket"}))
+    yield rule.without({"socket"})
+    rule = rule._replace(names=("socket",))
     first = next((one for one in rule.args if one.at == 0), None)
     left = _left(denied)
     if first is None:
@@ -345,8 +349,8 @@ def _parted(rule: Rule, denied: Collection[str]) -> Iterator[Rule]:
         for call, number in _DOORS[door].items():
             if call not in denied and not rule.args:
                 first = Argument(0, number, 0, _EQUAL)
-                yield rule._replace(names=frozenset({door}), args=(first,))
-    yield rule._replace(names=rule.names - {*shut})
+                yield rule._replace(names=(door,), args=(first,))
+    yield rule.without(shut)
 
 
 def _all(ids: IdRange) -> range:
@@ -378,7 +382,7 @@ def _written(rule: Rule) -> dict[str, Any]:
         for one in rule.args
     ]
     return {
-        "names": sorted(rule.names),
+        "names": list(rule.names),
         "action": rule.action,
         **({} if rule.errno is None else {"errnoRet": rule.errno}),
         **({"args": args} if args else {}),
@@ -498,15 +502,17 @@ class _Reader(NamedTuple):
         args = tuple(self.argument(arg, where) for arg in self.list_of(one, "args"))
         if not self.applies(one, where):
             return []
-        rule = Rule(frozenset(calls), action, errno, args)
+        rule = Rule(calls, action, errno, args)
         if len({arg.at for arg in args}) < len(args):
             # As crun and runc read it: each condition is a rule of its own.
             return [rule._replace(args=(arg,)) for arg in args]
         return [rule]
 
     def applies(self, one: Mapping[str, Any], where: str) -> bool:
-        includes = self.members(one.get("includes") or {}, _CONDITIONS, where)
-        excludes = self.members(one.get("excludes") or {}, _CONDITIONS, where)
+        includes, excludes = (
+            self.members({} if one.get(key) is None else one[key], _CONDITIONS, where)
+            for key in ("includes", "excludes")
+        )
         kept = {f"CAP_{name.upper()}" for name in self.capabilities}
         arches = self.words(includes, "arches")
         return (
@@ -531,7 +537,7 @@ class _Reader(NamedTuple):
         self, said: Mapping[str, Any], key: str, number: str, name: str, where: str
     ) -> tuple[str, int | None]:
         action = said.get(key)
-        if action not in _ACTIONS:
+        if not isinstance(action, str) or action not in _ACTIONS:
             raise self.wrong(f"{where}{key} is no action of seccomp")
         if action not in _NUMBERED:
             return action, None
@@ -558,7 +564,7 @@ class _Reader(NamedTuple):
             raise self.wrong(f"{where}: args is no list of conditions")
         return found
 
-    def members(self, said: object, known: Collection[str], where: str) -> dict[str, Any]:
+    def members(self, said: object, known: Collection[str], where: str) -> Mapping[str, Any]:
         if not isinstance(said, dict):
             raise self.wrong(f"{where} is no object")
         for key in said.keys() - known:
@@ -572,7 +578,7 @@ class _Reader(NamedTuple):
         return said
 
     def list_of(self, said: Mapping[str, Any], key: str) -> list[Any]:
-        found = said.get(key) or []
+        found = [] if said.get(key) is None else said[key]
         if not isinstance(found, list):
             raise self.wrong(f"{key} is no list")
         return found

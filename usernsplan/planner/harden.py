@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from usernsplan.engines import engine_of_pool
@@ -10,6 +11,7 @@ from usernsplan.escape import shell
 from usernsplan.harden.policy import flags
 from usernsplan.model import LedgerChange, Plan
 from usernsplan.planner.stories import advise
+from usernsplan.strategies import PerContainer
 from usernsplan.values import replace
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from usernsplan.layout import Layout
     from usernsplan.model import Allocation, Finding, HostState
 
+# SELinux's policies for containers have the categories c0 to c1023.
+_CATEGORIES = 1024
 # What each of these gives is as much as the host's root has, if the container finds a bug.
 _GREAT = frozenset(
     {"all", "sys_admin", "sys_module", "sys_ptrace", "sys_rawio", "bpf", "net_admin"}
@@ -38,6 +42,7 @@ def make_harden(state: HostState, name: str, policy: Policy | None) -> Plan:
             hint=did_you_mean(name, known, UnknownNameError.hint),
         )
     check(known[name], policy)
+    [policy] = _levelled({name: policy}, known, known).values()
     now = replace(known[name], policy=policy)
     render = state.layout.command(f"render --list {shell(name)}")
     return Plan(
@@ -74,6 +79,36 @@ def findings(name: str, policy: Policy | None) -> Iterator[Finding]:
         )
 
 
+def _levelled(
+    wanted: Mapping[str, Policy | None],
+    allocations: Mapping[str, Allocation],
+    known: Mapping[str, Allocation],
+) -> dict[str, Policy | None]:
+    """The policies, with an SELinux level for each container that has a range of its own.
+
+    By a pair of categories that no other has, SELinux keeps it apart even where ids do not. A
+    container keeps the level that it has. Of single-uid, OpenShift chooses the level.
+    """
+    used = {a.policy.selinux_level for a in allocations.values() if a.policy}
+    used |= {policy.selinux_level for policy in wanted.values() if policy}
+    free = (
+        level
+        for first, second in combinations(range(_CATEGORIES), 2)
+        if (level := f"s0:c{first},c{second}") not in used
+    )
+
+    found = {}
+    for name, policy in wanted.items():
+        one = allocations.get(name)
+        if policy and not policy.selinux_level and one and one.strategy == PerContainer.name:
+            was = known[name].policy if name in known else one.policy
+            level = was.selinux_level if was and was.selinux_level else next(free, "")
+            found[name] = replace(policy, selinux_level=level)
+        else:
+            found[name] = policy
+    return found
+
+
 def with_policies(
     plan: Plan, known: Mapping[str, Allocation], wanted: Mapping[str, Policy | None]
 ) -> Plan:
@@ -81,6 +116,7 @@ def with_policies(
     after = {a.name: a for a in plan.allocations}
     for name in wanted.keys() & after.keys():
         check(after[name], wanted[name])
+    wanted = _levelled(wanted, {**known, **after}, known)
 
     def hardened(one: Allocation) -> Allocation:
         return replace(one, policy=wanted[one.name]) if one.name in wanted else one

@@ -162,16 +162,13 @@ def laid_over(policy: Effective, base: Base, *, machine: str, errno: int = EPERM
     """
     if policy.deny_all:
         base = base._replace(action=_ERRNO, errno=errno, rules=())
-    passing = {name for rule in base.rules if rule.action in _PASSING for name in rule.names}
-    harder = {
-        name
-        for rule in base.rules
-        if rule.action in _HARDER and not rule.args
-        for name in rule.names
-    } - (passing | policy.allow)
-    denied = policy.deny - harder
+    # Engines leave out a rule that says what holds anyway, and libseccomp would refuse it.
+    default = (base.action, base.errno)
+    base = base._replace(rules=tuple(r for r in base.rules if (r.action, r.errno) != default))
+    refused, harder = _refused(base.rules, _ACTIONS - _PASSING), _refused(base.rules, _HARDER)
+    denied = policy.deny - (harder - policy.allow)
     rules = [Rule(tuple(sorted(denied)), _ERRNO, errno), Rule(tuple(sorted(policy.allow)))]
-    if base.action in _PASSING and "socket" not in denied | harder:
+    if base.action in _PASSING and "socket" not in denied | (refused - policy.allow):
         rules += _each(Rule(("socket",), _ERRNO, errno), policy.families, _INT)
     for rule in base.rules:
         rules += _parted(rule.without(denied | policy.allow), denied)
@@ -183,11 +180,8 @@ def laid_over(policy: Effective, base: Base, *, machine: str, errno: int = EPERM
         **({} if base.errno is None else {"defaultErrnoRet": base.errno}),
         **({"architectures": list(here)} if here else {}),
         **dict(base.others),
-        # Engines leave out a rule that says what holds anyway, and libseccomp would refuse it.
         "syscalls": [
-            _written(rule)
-            for rule in rules
-            if rule.names and (rule.action, rule.errno) != (base.action, base.errno)
+            _written(rule) for rule in rules if rule.names and (rule.action, rule.errno) != default
         ],
     }
 
@@ -297,6 +291,13 @@ def nspawn(policy: Effective) -> tuple[list[str], tuple[str, ...]]:
     return [
         f"SystemCallFilter={sign}{' '.join(sorted(calls))}" for sign, calls in lines if calls
     ], tuple(lost)
+
+
+def _refused(rules: Iterable[Rule], actions: Collection[str]) -> set[str]:
+    """Calls for which rules have one of these actions whatever the arguments are."""
+    passing = {name for rule in rules if rule.action in _PASSING for name in rule.names}
+    outright = [rule for rule in rules if rule.action in actions and not rule.args]
+    return {name for rule in outright for name in rule.names} - passing
 
 
 def _architectures(policy: Effective, base: Base, machine: str) -> tuple[str, ...]:

@@ -179,7 +179,9 @@ def test_a_folder_of_the_node_fits_no_level_but_privileged() -> None:
         (policy("seed"), OWN, "seccompProfiles: [localhost/usernsplan/web.json]"),
         (policy(cap_add=["chown", "kill"]), None, "allowedCapabilities: [CHOWN, KILL]"),
         (policy(new_privileges=True), None, "allowPrivilegeEscalation: true"),
-        (policy(selinux_level="s0:c1,c2"), None, "seLinuxContext: {type: RunAsAny}"),
+        (policy(selinux_type="web_t"), None, "seLinuxContext: {type: RunAsAny}"),
+        # A level is the project's.
+        (policy(selinux_level="s0:c1,c2"), None, ""),
     ],
 )
 def test_what_restricted_v3_does_not_admit_has_an_scc_of_its_own(
@@ -210,6 +212,20 @@ def test_a_project_demands_the_level_restricted_or_nothing(
     expected = {"pod-security.kubernetes.io/enforce": "restricted"}
     assert labels == (expected if is_restricted else None)
     assert fits("openshift", asked_for, SINGLE)["capabilities"] == fit
+
+
+def test_a_pod_has_the_level_of_the_policy_in_openshift_only_beside_a_type() -> None:
+    level = policy(selinux_level="s0:c1,c2")
+    both = policy(selinux_level="s0:c1,c2", selinux_type="web_t")
+    options = [
+        container(rendered(name, asked_for)).get("seLinuxOptions")
+        for name in ("kubernetes", "openshift")
+        for asked_for in (level, both)
+    ]
+    whole = {"level": "s0:c1,c2", "type": "web_t"}
+    assert options == [{"level": "s0:c1,c2"}, whole, None, whole]
+    found = [fits("openshift", asked_for)["label"] for asked_for in (level, both)]
+    assert found == ["approximately", "exactly"]
 
 
 def test_a_project_has_the_level_of_the_policy() -> None:

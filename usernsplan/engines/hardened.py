@@ -205,6 +205,6 @@ def of_whole_label(policy: Effective) -> dict[str, Verdict]:
     """The verdict on a label, where a part that the policy does not name is filled in."""
     if policy.selinux_type and policy.selinux_level:
         return {}
-    chosen = f"type {_TYPE}" if policy.selinux_level else f"level {_LEVEL}"
-    why = f"it wants a whole label, and the policy has only a part of it: the rest is {chosen}"
+    chosen = f"type {_TYPE}" if policy.selinux_level else f"level {_LEVEL}, which many have"
+    why = f"it wants a whole label, and the policy has only a part of it: the rest is the {chosen}"
     return {"label": nearly(why)}

@@ -89,21 +89,21 @@ class Nspawn(Engine):
         self, policy: Effective, allocation: Allocation, context: RenderContext
     ) -> Hardening:
         """Flags, which the file has as keys. The filter changes nspawn's own list."""
-        del allocation, context
+        del allocation
         flags = _flags(policy)
         notes = [*hardened.as_another_user(policy, "add --user=USER, or User= to [Exec]")]
-        if label := hardened.whole_label(policy):
+        label, others = hardened.whole_label(policy), hardened.of_whole_label(policy)
+        if label and context.labels:
             flags.append(f"--selinux-context={label}")
-            notes.append(
-                "a .nspawn file has no key for the label, and where SELinux is off nspawn does not "
-                "start with --selinux-context"
-            )
+            notes.append(f"a .nspawn file has no key for the label: --selinux-context={label}")
+        elif label:
+            others["label"] = no("SELinux is off on this host, and then nspawn takes no label")
         if "sys_admin" not in policy.capabilities:
             notes.append(
                 "a systemd that is booted in the container may not start without sys_admin: run a "
                 "program alone, or give it back with --cap-add sys_admin"
             )
-        others = hardened.of_whole_label(policy) | hardened.lost(
+        others |= hardened.lost(
             policy,
             lambda part: _filter(part)[1],
             cannot={"families", "architectures"},

@@ -26,6 +26,7 @@ from usernsplan.engines.base import (
 )
 from usernsplan.errors import InvalidValueError
 from usernsplan.strategies import OPENSHIFT_BLOCK, OPENSHIFT_IDS, PerContainer, SingleUid
+from usernsplan.values import replace
 
 if TYPE_CHECKING:
     from usernsplan.harden.effective import Effective
@@ -114,9 +115,17 @@ metadata:
         self, policy: Effective, allocation: Allocation, context: RenderContext
     ) -> Hardening:
         """Lines of a pod's securityContext; for a project, the Pod Security level of its pods."""
-        if allocation.strategy == PerContainer.name:
-            return kubernetes.hardening(policy, allocation, context)
-        return _of_project(policy)
+        if allocation.strategy != PerContainer.name:
+            return _of_project(policy)
+        # The pod is never root. Its level is that of its project, unless it has an SCC of its own.
+        its_own = policy.selinux_level if policy.selinux_type else ""
+        found = kubernetes.hardening(
+            policy._replace(as_root=False, selinux_level=its_own), allocation, context
+        )
+        if policy.selinux_level == its_own:
+            return found
+        why = "OpenShift gives a pod the level of its project, which all pods of the project have"
+        return replace(found, verdicts={**found.verdicts, "label": nearly(why)})
 
 
 def _of_project(policy: Effective) -> Hardening:
@@ -216,7 +225,7 @@ def _beyond(policy: Effective, its: Hardening) -> list[str]:
         found.append("allowPrivilegeEscalation: true")
     if its.files:
         found.append(f"seccompProfiles: [localhost/{its.files[0].path.partition('/seccomp/')[2]}]")
-    if policy.selinux_type or policy.selinux_level:
+    if policy.selinux_type:
         found.append("seLinuxContext: {type: RunAsAny}")
     return found
 

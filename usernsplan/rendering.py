@@ -135,7 +135,6 @@ def _with_policy(
         own_filter_place=place,
         machine=machine.machine,
         kernel=machine.release,
-        labels=selinux.is_on() or not context.layout.is_host,
     )
 
 

@@ -187,10 +187,9 @@ def test_a_label_is_whole_and_what_was_filled_in_is_said(
 def test_where_selinux_is_off_nspawn_is_given_no_label() -> None:
     # It would not start: "setexeccon(…) failed".
     asked_for = policy(selinux_type="web_t", selinux_level="s0:c1,c2")
-    off = replace(context(asked_for), labels=False)
-    assert "--selinux-context" not in render("nspawn", WEB, off).text
-    found = engine("nspawn").hardening(asked_for, WEB, off)
-    assert found.verdicts["label"].fit == "no"
+    off = render("nspawn", WEB, replace(context(asked_for), selinux="off"))
+    assert "--selinux-context" not in off.text
+    assert "label: nspawn does not enforce this part" in "\n".join(off.notes)
 
 
 def test_proxmox_reads_lxcs_lines_from_a_file_and_keeps_what_it_refuses_itself() -> None:

@@ -133,7 +133,6 @@ class RenderContext:
     ``policy`` is what the container may do; None: what its engine gives it. ``own_filter`` is the
     engine's own profile of system calls, and ``own_filter_place`` where it was read; None if it is
     unknown. ``machine`` and ``kernel`` are the architecture and the release, as uname(2) has them.
-    ``labels`` says whether the host can have labels of SELinux, or is not the one asked.
     """
 
     state: HostState | None = None
@@ -150,7 +149,6 @@ class RenderContext:
     own_filter_place: str = ""
     machine: str = "x86_64"
     kernel: str = "5.10"
-    labels: bool = True
 
 
 class Engine(ABC):

@@ -93,11 +93,10 @@ class Nspawn(Engine):
         flags = _flags(policy)
         notes = [*hardened.as_another_user(policy, "add --user=USER, or User= to [Exec]")]
         label, others = hardened.whole_label(policy), hardened.of_whole_label(policy)
-        if label and context.labels:
+        # nspawn does not start with a label where SELinux is off.
+        if label and context.selinux != "off":
             flags.append(f"--selinux-context={label}")
             notes.append(f"a .nspawn file has no key for the label: --selinux-context={label}")
-        elif label:
-            others["label"] = no("SELinux is off on this host, and then nspawn takes no label")
         if "sys_admin" not in policy.capabilities:
             notes.append(
                 "a systemd that is booted in the container may not start without sys_admin: run a "

@@ -63,7 +63,8 @@ def test_a_policy_is_given_and_taken_away(tmp_path: Path) -> None:
     usernsplan.allocate(
         usernsplan.AllocateRequest(names=("web",), strategy=usernsplan.PerContainer()), root=root
     )
-    policy = usernsplan.policy_of({"profile": "seed", "cap_add": ["net_raw"]})
+    said = {"profile": "seed", "cap_add": ["net_raw"], "selinux_level": "s0:c1,c2"}
+    policy = usernsplan.policy_of(said)
     assert usernsplan.set_policy("web", policy, root).changed
     assert not usernsplan.set_policy("web", policy, root).changed
     [web] = usernsplan.open_ledger(usernsplan.layout_at(root)).state().allocations

@@ -108,7 +108,6 @@ def _rendering(request: RenderRequest, root: str) -> Rendered:
         )
     found = engines.render(request.engine, allocation, context)
 
-    notes = (*notes, *_unlabelled(context))
     if known.interrupted:
         notes = (INTERRUPTED, *notes)
     # Mounts say it of themselves; the other volumes belong to the container, too.
@@ -135,6 +134,7 @@ def _with_policy(
         own_filter_place=place,
         machine=machine.machine,
         kernel=machine.release,
+        selinux=selinux.mode() if context.layout.is_host else "enforcing",
     )
 
 
@@ -180,16 +180,6 @@ def _words(request: RenderRequest) -> list[str]:
         value = getattr(request, option)
         words += [] if value is None else [f"--{option}", str(value)]
     return words
-
-
-def _unlabelled(context: RenderContext) -> tuple[str, ...]:
-    """A note if nothing enforces the labels of a policy."""
-    policy = context.policy
-    if policy is None or not (policy.selinux_type or policy.selinux_level):
-        return ()
-    if not context.layout.is_host or selinux.enforces():
-        return ()
-    return ("SELinux does not enforce anything on this host, so the label has no effect",)
 
 
 def _closed(source: str, account: str) -> str:
@@ -242,8 +232,8 @@ def _supported(allocation: Allocation, layout: Layout, ledger: Ledger) -> Iterat
         context = RenderContext(state=state, bundle=bundle, layout=layout)
         context = _with_policy(context, allocation.policy, chosen.own_filters)
         if context.policy:
-            hardening = chosen.hardening(context.policy, allocation, context)
-            yield Support(name, verdict, hardening.verdicts)
+            parts = engines.parts(name, context.policy, allocation, context)
+            yield Support(name, verdict, parts)
 
 
 def delivered(

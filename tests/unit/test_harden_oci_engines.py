@@ -372,6 +372,22 @@ def test_a_label_keeps_what_the_policy_does_not_name(
     assert found["linux"].get("mountLabel") == mounts
 
 
+def test_a_label_that_would_keep_runc_from_starting_is_left_out() -> None:
+    place = "/bundle/config.json"
+    off = hardened("oci", FULL, None, bundle="{}", place=place, selinux="off")
+    assert "selinuxLabel" not in off.text
+    assert "mountLabel" not in off.text
+    assert (
+        "label: oci does not enforce this part of the policy: SELinux is off on this host"
+        in off.notes
+    )
+    permissive = hardened("oci", FULL, None, bundle="{}", place=place, selinux="permissive")
+    assert "selinuxLabel" in permissive.text
+    assert any("SELinux is permissive" in note for note in permissive.notes)
+    config = json.loads(hardened("docker-instance", FULL, selinux="off").text)
+    assert "selinux-enabled" not in config
+
+
 def test_a_fragment_has_only_what_takes_the_place_of_one_value() -> None:
     rendered = hardened("oci", FULL, None)
     found = json.loads(rendered.text)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from usernsplan.formats.accounts import User
     from usernsplan.harden.effective import Effective
     from usernsplan.mapping import IdMap
-    from usernsplan.model import Allocation, HostState, Mount
+    from usernsplan.model import Allocation, HostState, Mount, Selinux
 
 # The group tty, in every distribution: engines mount a container's /dev/pts with gid=5, and the
 # kernel returns EINVAL if that gid is not mapped.
@@ -133,6 +133,7 @@ class RenderContext:
     ``policy`` is what the container may do; None: what its engine gives it. ``own_filter`` is the
     engine's own profile of system calls, and ``own_filter_place`` where it was read; None if it is
     unknown. ``machine`` and ``kernel`` are the architecture and the release, as uname(2) has them.
+    ``selinux`` is what the host does with labels; that of another root is taken to enforce them.
     """
 
     state: HostState | None = None
@@ -149,6 +150,7 @@ class RenderContext:
     own_filter_place: str = ""
     machine: str = "x86_64"
     kernel: str = "5.10"
+    selinux: Selinux = "enforcing"
 
 
 class Engine(ABC):

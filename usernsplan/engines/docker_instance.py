@@ -96,7 +96,7 @@ class DockerInstance(Engine):
                 "bridge": "none",
                 # All containers of this daemon have the policy.
                 **({"seccomp-profile": its.files[0].path} if its.files else {}),
-                **({SELINUX: True} if policy and "label" in its.verdicts else {}),
+                **({SELINUX: True} if _labels(its, context) else {}),
             },
             indent=2,
         )
@@ -134,6 +134,10 @@ class DockerInstance(Engine):
             (filter_,) if filter_ else (),
             hardened.as_another_user(policy),
         )
+
+
+def _labels(its: Hardening, context: RenderContext) -> bool:
+    return "label" in its.verdicts and context.selinux != "off"
 
 
 def _socket(name: str) -> str:

@@ -58,10 +58,10 @@ def nothing(policy: Effective, why: str) -> Hardening:
     return Hardening(dict.fromkeys(asked(policy), no(why)))
 
 
-def notes(engine: str, hardening: Hardening) -> Iterator[str]:
+def notes(engine: str, verdicts: dict[str, Verdict]) -> Iterator[str]:
     """What an engine does not enforce, or not exactly. Parts for the same reason are told together."""
     alike: dict[Verdict, list[str]] = {}
-    for part, verdict in hardening.verdicts.items():
+    for part, verdict in verdicts.items():
         alike.setdefault(verdict, []).append(part)
 
     for verdict, parts in alike.items():

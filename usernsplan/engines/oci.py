@@ -36,7 +36,6 @@ _ID = pattern("[0-9]{1,10}")
 _PROCESS = "system_u:system_r:container_t:s0"
 _FILES = "system_u:object_r:container_file_t:s0"
 _LEVEL_AT = 3
-_RUNC_LABELS = "runc does not start a container with a label where SELinux is off"
 _SURROGATE = pattern("[\ud800-\udfff]")
 
 
@@ -61,18 +60,16 @@ class Oci(Engine):
         mounts = [_mount(mount, allocation.mapping) for mount in context.mounts]
         notes = [*of_idmap(context)]
         policy = context.policy
-        if policy:
-            notes += self.hardening(policy, allocation, context).notes
         if context.bundle is None:
             fragment = {**({"mounts": mounts} if mounts else {}), "linux": linux}
             if policy:
-                fragment = _with_scalars(fragment, policy)
+                fragment = _with_scalars(fragment, policy, context)
             return Rendered(json.dumps(fragment, indent=2), (), tuple(notes))
 
         config = _config(context.bundle, context.place)
         changed = _patched(config, linux, mounts, context.place)
         if policy:
-            changed = _hardened(_with_scalars(changed, policy), policy, context)
+            changed = _hardened(_with_scalars(changed, policy, context), policy, context)
             if policy_root := _as_root(changed, policy):
                 notes.append(policy_root)
         # A file that has all this already stays as it is, whatever its indentation.
@@ -91,16 +88,14 @@ class Oci(Engine):
     ) -> Hardening:
         """All of a bundle. A fragment takes nothing away, and most of a policy does."""
         del allocation
-        labelled = policy.selinux_type or policy.selinux_level
-        notes = (_RUNC_LABELS,) if labelled else ()
         if context.bundle is None:
             why = no(
                 "lists of a fragment are added to those of config.json; --bundle DIR changes it"
             )
             lists = ("capabilities", "system calls", "families", "architectures")
-            return Hardening(hardened.verdicts(policy, dict.fromkeys(lists, why)), notes=notes)
+            return Hardening(hardened.verdicts(policy, dict.fromkeys(lists, why)))
         _, others = _filter(policy, _config(context.bundle, context.place), context)
-        return Hardening(hardened.verdicts(policy, others), notes=notes)
+        return Hardening(hardened.verdicts(policy, others))
 
 
 def _mappings(ids: IdMap) -> list[dict[str, int]]:
@@ -226,17 +221,23 @@ def _patched(
     return {**config, **more, "linux": merged}
 
 
-def _with_scalars(config: dict[str, Any], policy: Effective) -> dict[str, Any]:
+def _with_scalars(
+    config: dict[str, Any], policy: Effective, context: RenderContext
+) -> dict[str, Any]:
     """A configuration with what a policy sets to one value: no_new_privs and labels."""
     process, linux = {**(config.get("process") or {})}, {**(config.get("linux") or {})}
     process["noNewPrivileges"] = not policy.new_privileges
+    found = {**config, "process": process, "linux": linux}
+    # runc does not start a container with a label where SELinux is off.
+    if context.selinux == "off":
+        return found
     if policy.selinux_type or policy.selinux_level:
         process["selinuxLabel"] = _label(
             process.get("selinuxLabel"), _PROCESS, policy.selinux_type, policy.selinux_level
         )
     if policy.selinux_level:
         linux["mountLabel"] = _label(linux.get("mountLabel"), _FILES, "", policy.selinux_level)
-    return {**config, "process": process, "linux": linux}
+    return found
 
 
 def _label(old: object, default: str, type_: str, level: str) -> str:

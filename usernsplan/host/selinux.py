@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from usernsplan.model import Selinux
 
 
-def enforces() -> bool:
-    """Tell whether the kernel enforces labels: not without SELinux, and not if it is permissive."""
+def mode() -> Selinux:
+    """Whether the kernel enforces labels, only says what it would refuse, or has none."""
+    # The file is there only if SELinux is on.
     with suppress(OSError), open("/sys/fs/selinux/enforce", "rb") as file:
-        return file.read().strip() == b"1"
-    return False
+        return "enforcing" if file.read().strip() == b"1" else "permissive"
+    return "off"

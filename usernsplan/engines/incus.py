@@ -156,7 +156,10 @@ class Incus(Engine):
         )
         if "label" in of_lxc.verdicts:
             others["label"] = of_lxc.verdicts["label"]
-        restricted = "a project with restricted=true takes raw.lxc only with restricted.containers.lowlevel=allow"
+        restricted = (
+            "a project with restricted=true takes raw.lxc only with "
+            "restricted.containers.lowlevel=allow"
+        )
         instead = f"{', '.join(keys)}: these replace the same keys of the instance's profiles"
         return Hardening(
             hardened.verdicts(policy, others),

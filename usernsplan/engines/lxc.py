@@ -78,9 +78,8 @@ class Lxc(Engine):
         self, policy: Effective, allocation: Allocation, context: RenderContext
     ) -> Hardening:
         """Lines of the config. The filter is a file, laid over LXC's own."""
-        found = hardening(
-            policy, allocation, context, unknown=f"LXC's own profile was not found: {_COMMON}"
-        )
+        unknown = f"LXC's own profile was not found, {_COMMON}; --base FILE gives it"
+        found = hardening(policy, allocation, context, unknown=unknown)
         last = (
             "these lines have to come after each lxc.include of the container's config: userns.conf, "
             "which templates include, gives all capabilities back"

@@ -88,7 +88,9 @@ class OpenShift(Engine):
         start = allocation.reserved_range.start if allocation.reserved_range else 0
         block = f"{start}/{OPENSHIFT_BLOCK}"
         first, second = _pair(_LABELS * ((start - OPENSHIFT_IDS.start) // OPENSHIFT_BLOCK))
-        level = context.policy.selinux_level if context.policy else ""
+        level = f"s0:c{first},c{second}"
+        if context.policy and context.policy.selinux_level:
+            level = context.policy.selinux_level
         text = f"""\
 apiVersion: v1
 kind: Namespace
@@ -97,7 +99,7 @@ metadata:
   annotations:
     openshift.io/sa.scc.uid-range: "{block}"
     openshift.io/sa.scc.supplemental-groups: "{block}"
-    openshift.io/sa.scc.mcs: "{level or f"s0:c{first},c{second}"}\""""
+    openshift.io/sa.scc.mcs: "{level}\""""
         return Rendered(
             "\n".join([text, *its.words]),
             its.files,

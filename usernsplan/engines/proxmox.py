@@ -107,7 +107,7 @@ class Proxmox(Engine):
             # In one that Proxmox VE has written itself, they are already.
             missing = [line for line in added if line not in own]
             context = replace(context, own_filter="\n".join([own, *missing, ""]).encode())
-        unknown = f"Proxmox VE's own profile was not found: {_FILTER}"
+        unknown = f"Proxmox VE's own profile was not found, {_FILTER}; --base FILE gives it"
         found = lxc.hardening(policy, allocation, context, unknown=unknown)
 
         path = f"/etc/usernsplan/lxc/{allocation.name}.conf"

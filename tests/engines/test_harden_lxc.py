@@ -10,6 +10,7 @@ import pytest
 from tests.engines import probe
 from tests.engines.planned import allocate, usernsplan
 from tests.engines.recipes_lxc import lxc_execute
+from usernsplan.harden.policy import PROFILES
 
 if TYPE_CHECKING:
     from tests.engines.throwaway import ThrowawayHost
@@ -19,6 +20,8 @@ USERNS = "lxc.include = /usr/share/lxc/config/userns.conf"
 FILE = "/var/lib/lxc/web/usernsplan.conf"
 FILTER = "/etc/usernsplan/seccomp/web.lxc"
 AX25, INET, VSOCK = 3, 2, 40
+# It makes a file of its own and starts a program.
+WORK = "echo done >/made; cat /made"
 # socket(2) as socketcall(2) has it.
 SYS_SOCKET = 1
 
@@ -90,3 +93,12 @@ def test_the_lines_for_proxmox_are_lxcs_with_what_proxmox_refuses_itself(
     assert probe.status(said) == (0, 0, 0, 0, 1, 2)
     ours = [probe.OURS] * 2
     assert list(map(int, errnos.split())) == [*ours, errno.ENOSYS, probe.OURS, 0]
+
+
+def test_a_program_does_its_work_under_each_profile(host: ThrowawayHost) -> None:
+    allocate(host, "lxc", "--strategy", "per-container")
+    for profile in PROFILES:
+        usernsplan(host, "harden", "web", "--profile", profile)
+        usernsplan(host, "render", "lxc", "web", "--out", "/", "--replace-files")
+        argv = ["sh", "-c", WORK]
+        assert lxc_execute(host, f"{USERNS}\nlxc.include = {FILE}", argv) == "done\n"

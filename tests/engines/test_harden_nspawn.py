@@ -11,11 +11,14 @@ import pytest
 from tests.engines import probe
 from tests.engines.planned import allocate, render, usernsplan
 from tests.engines.recipes_nspawn import SETTINGS_FOLDER, nspawn_run
+from usernsplan.harden.policy import PROFILES
 
 if TYPE_CHECKING:
     from tests.engines.throwaway import ThrowawayHost
 
 FILE = f"{SETTINGS_FOLDER}/web.nspawn"
+# It makes a file of its own and starts a program.
+WORK = "echo done >/tmp/made; cat /tmp/made"
 # nspawn's own: what its filter refuses does not exist, or is not permitted.
 REFUSED = {errno.ENOSYS, errno.EPERM}
 
@@ -58,3 +61,11 @@ def test_without_a_policy_the_same_calls_end_the_other_way(host: ThrowawayHost) 
     getcwd, keyctl = map(int, nspawn_run(host, flags, argv).split())
     assert getcwd == errno.ERANGE
     assert keyctl in REFUSED
+
+
+def test_a_program_does_its_work_under_each_profile(host: ThrowawayHost) -> None:
+    allocate(host, "nspawn", "--strategy", "per-container")
+    for profile in PROFILES:
+        usernsplan(host, "harden", "web", "--profile", profile)
+        flags = shlex.split(render(host, "nspawn").stdout)
+        assert nspawn_run(host, flags, ["/bin/sh", "-c", WORK]) == "done\n"

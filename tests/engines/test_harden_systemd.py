@@ -12,6 +12,7 @@ from tests.engines import probe
 from tests.engines.planned import allocate, render, usernsplan
 from tests.engines.recipes_systemd import UNITS, service_run, verify
 from tests.engines.throwaway import require
+from usernsplan.harden.policy import PROFILES
 
 if TYPE_CHECKING:
     from tests.engines.throwaway import ThrowawayHost
@@ -29,6 +30,8 @@ AmbientCapabilities=CAP_NET_RAW
 SystemCallFilter=@system-service kcmp
 """
 }
+# It makes a file of its own and starts a program.
+WORK = "echo done >/tmp/made; cat /tmp/made"
 AX25, INET, PACKET = 3, 2, 17
 SIGSYS = 31
 
@@ -38,11 +41,8 @@ def test_a_service_has_what_the_policy_gives(host: ThrowawayHost, kept: tuple[st
     allocate(host, "systemd", "--strategy", "single-uid")
     words = ("--cap-add", ",".join(kept)) if kept else ()
     usernsplan(host, "harden", "web", "--profile", "seed", *words)
+    _make_account(host)
     rendered = render(host, "systemd")
-    [commands] = re.findall(
-        r"the id has to belong to an account; to make one: (.+)", rendered.stderr
-    )
-    host.run("sh", "-euc", commands)
     verify(host, {**SERVICE, DROP_IN: rendered.stdout}, UNIT)
 
     # EPROTO is 71.
@@ -81,6 +81,16 @@ def test_a_service_has_what_the_policy_gives(host: ThrowawayHost, kept: tuple[st
     assert killed == 128 + SIGSYS
 
 
+def test_a_service_does_its_work_under_each_profile(host: ThrowawayHost) -> None:
+    allocate(host, "systemd", "--strategy", "single-uid")
+    _make_account(host)
+    for profile in PROFILES:
+        usernsplan(host, "harden", "web", "--profile", profile)
+        files = {**SERVICE, DROP_IN: render(host, "systemd").stdout}
+        verify(host, files, UNIT)
+        assert service_run(host, files, UNIT, WORK) == "done\n"
+
+
 def test_systemd_finds_a_service_with_the_policy_less_exposed(host: ThrowawayHost) -> None:
     require("systemd-analyze")
     allocate(host, "systemd", "--strategy", "single-uid")
@@ -91,6 +101,13 @@ def test_systemd_finds_a_service_with_the_policy_less_exposed(host: ThrowawayHos
     ]
     assert exposed == sorted(exposed, reverse=True)
     assert len(set(exposed)) == len(exposed)
+
+
+def _make_account(host: ThrowawayHost) -> None:
+    """Do what the note says."""
+    notes = render(host, "systemd").stderr
+    [commands] = re.findall(r"the id has to belong to an account; to make one: (.+)", notes)
+    host.run("sh", "-euc", commands)
 
 
 def _exposure(host: ThrowawayHost, drop_in: str) -> float:

@@ -82,8 +82,9 @@ def laid_over(policy: Effective, base: Base, *, machine: str, errno: int = EPERM
     rules = [Rule(tuple(sorted(denied)), ERRNO, errno), Rule(tuple(sorted(policy.allow)))]
     if base.action in PASSING and "socket" not in denied | (refused - policy.allow):
         rules += _each(Rule(("socket",), ERRNO, errno), policy.families, _INT)
+    named = {name for rule in base.rules if not rule.args for name in rule.names} | policy.allow
     for rule in base.rules:
-        rules += _parted(rule.without(denied | policy.allow), denied)
+        rules += _parted(rule.without(denied | policy.allow), denied, named)
     rules = [part for rule in rules for part in _kept(rule, policy.families)]
 
     here = _architectures(policy, base, machine)
@@ -246,13 +247,16 @@ def _kept(rule: Rule, denied: IdSet) -> Iterator[Rule]:
         yield from _each(rule, both, _INT if first.op == UNLIKE else _WHOLE)
 
 
-def _parted(rule: Rule, denied: Collection[str]) -> Iterator[Rule]:
-    """A rule whose doors let through, one by one, the calls that are not denied."""
+def _parted(rule: Rule, denied: Collection[str], named: Collection[str]) -> Iterator[Rule]:
+    """A rule whose doors let through, one by one, the calls that are not denied.
+
+    To libseccomp a rule for a call that is ``named`` is one for its door, too.
+    """
     doors = [door for door in _DOORS if rule.action in PASSING and door in rule.names]
     shut = [door for door in doors if _DOORS[door].keys() & denied]
     for door in shut:
         for call, number in _DOORS[door].items():
-            if call not in denied and not rule.args:
+            if call not in denied and call not in named and not rule.args:
                 first = Argument(0, number, 0, EQUAL)
                 yield rule._replace(names=(door,), args=(first,))
     yield rule.without(shut)

@@ -409,6 +409,14 @@ def test_a_denied_call_has_no_second_door_on_i386(
     assert bpf.passes(at_door[1])
 
 
+@each("base", [NO_FILTER, "podman"])
+@each("version", [1, 0xFFFF])
+def test_ipc_of_another_version_is_the_same_call(base: Base | str, version: int) -> None:
+    """The kernel looks for the call in the lower 16 bits of ipc(2)'s first argument."""
+    code = over(given(deny_syscalls=["shmget"]), podman() if base == "podman" else NO_FILTER)
+    assert not bpf.passes(answer(code, "ipc", version << 16 | 23, arch="i386"))
+
+
 def test_what_becomes_of_32_bit_programs_beside_families_is_said() -> None:
     foreign = given("seed", arch="all")
     (text,) = seccomp.lost_over(foreign, podman(), machine="x86_64")

@@ -80,6 +80,11 @@ def laid_over(policy: Effective, base: Base, *, machine: str, errno: int = EPERM
     refused, harder = _refused(base.rules, ACTIONS - PASSING), _refused(base.rules, HARDER)
     denied = policy.deny - (harder - policy.allow)
     rules = [Rule(tuple(sorted(denied)), ERRNO, errno), Rule(tuple(sorted(policy.allow)))]
+    if base.action in PASSING:
+        # The kernel looks at these bits of ipc(2)'s first argument; libseccomp compares all.
+        for number in sorted(_IPC[name] for name in _IPC.keys() & denied):
+            first = Argument(0, 0xFFFF, number, MASKED)
+            rules.append(Rule(("ipc",), ERRNO, errno, (first,)))
     if base.action in PASSING and "socket" not in denied | (refused - policy.allow):
         rules += _each(Rule(("socket",), ERRNO, errno), policy.families, _INT)
     named = {name for rule in base.rules if not rule.args for name in rule.names} | policy.allow

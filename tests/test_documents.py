@@ -27,6 +27,7 @@ pytestmark = needs_root
 # ROOT, DIR (a volume) and FILE (a plan file) are placeholders; the middle lists commands to run first.
 MADE = "allocate --strategy per-container web old --engine podman --root ROOT"
 RELEASED = (MADE, "release old --root ROOT")
+HARDENED = "harden web --profile strict --deny-family 3 --selinux-level s0:c1,c2 --root ROOT"
 FIXED = (MADE, "fix-volume DIR --container web --mode shift --root ROOT")
 PASSED = (
     "allocate --strategy per-container web --engine podman --pass u:1000 --pass g:2:107 --root ROOT"
@@ -58,6 +59,9 @@ CASES = [
     ("undo", FIXED, "undo --last --dry-run --root ROOT"),
     ("render", (MADE,), "render podman web --root ROOT"),
     ("render", (MADE,), "render lxc web --out OUT --root ROOT"),
+    ("harden", (MADE,), "harden web --profile seed --cap-add kill --root ROOT"),
+    ("show", (MADE, HARDENED), "show web --root ROOT"),
+    ("render", (MADE, HARDENED), "render podman web --no-harden --root ROOT"),
     ("engines", (), "render --list --root ROOT"),
     ("engines", (MADE,), "render --list web --root ROOT"),
     ("map", RELEASED, "map --root ROOT"),

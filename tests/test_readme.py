@@ -38,6 +38,7 @@ PRINTED = {
     "usernsplan check": "No problems found.\nUSN001 (error): Lines of two owners grant the same ids",
     "whois 589857": "container web, container id 33",
     "usernsplan map": "pool",
+    "usernsplan harden": "--cap-drop=all --cap-add=net_bind_service --security-opt no-new-privileges",
 }
 
 
@@ -53,7 +54,7 @@ FILES = {
     "usernsplan adopt": LOGIN,
     "--within alice": LOGIN,
 }
-ALLOCATED = {"usernsplan rename": ("db", "web")}
+ALLOCATED = {"usernsplan rename": ("db", "web"), "usernsplan harden": ("web",)}
 
 
 @pytest.fixture

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from usernsplan import audit
 from usernsplan.audit.base import Attributes, Facts, Lock, Unread
-from usernsplan.errors import LedgerError
+from usernsplan.errors import LedgerError, UsernsplanError
 from usernsplan.formats.subid import PATHS, Grant
-from usernsplan.host import accounts, files, locks, namespaces, read
+from usernsplan.host import accounts, files, locks, namespaces, process, read
 from usernsplan.host.unread import homes_unseen, is_closed
 from usernsplan.ledger import open_ledger
 from usernsplan.model import OWN_PREFIX
@@ -22,10 +23,11 @@ from usernsplan.values import replace
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
+    from usernsplan.formats.proc_status import Status
     from usernsplan.host import unread
     from usernsplan.layout import Layout
     from usernsplan.ledger import Ledger
-    from usernsplan.model import Finding, HistoryEntry, HostState, Intent
+    from usernsplan.model import Finding, HistoryEntry, HostState, Intent, Namespace
 
 
 def check(root: str = "/", codes: Collection[str] | None = None) -> tuple[Finding, ...]:
@@ -54,10 +56,12 @@ def gather(layout: Layout, ledger: Ledger, *, passwd: str | None = None) -> Fact
     if passes:
         named = accounts.naming(layout, passes, state.accounts)
         state = replace(state, accounts=named)
+    running = namespaces.running() if layout.is_host else ()
     closed = [home for home in homes if is_closed(home.error)]
     return Facts(
         state=state,
-        namespaces=namespaces.running() if layout.is_host else (),
+        namespaces=running,
+        statuses=dict(_statuses(running)),
         locks=tuple(Lock(*found) for found in locks.left_behind(layout)),
         unread=_told(layout, missed),
         homes=_told(layout, (home for home in homes if home not in closed)),
@@ -68,6 +72,14 @@ def gather(layout: Layout, ledger: Ledger, *, passwd: str | None = None) -> Fact
         history=_history(ledger) if passes else (),
         strays=_strays(state),
     )
+
+
+def _statuses(running: Iterable[Namespace]) -> Iterator[tuple[int, Status]]:
+    """The states of the first processes of namespaces: one that is gone or closed has none."""
+    for namespace in running:
+        for pid in namespace.pids[:1]:
+            with suppress(UsernsplanError):
+                yield pid, process.status(pid)
 
 
 def _told(layout: Layout, several: Iterable[unread.Unread]) -> tuple[Unread, ...]:

@@ -13,9 +13,9 @@ from usernsplan.strategies import SLOT, Shared, in_subid
 from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from usernsplan.mapping import Kind
+    from usernsplan.mapping import Kind, Mapping
     from usernsplan.model import Allocation, HostState
 
 # The size of the pieces of a range for Allocation.split_owners. Incus takes every line of root with
@@ -131,3 +131,21 @@ def records_of_range(owner: str, start: int, count: int) -> Iterator[Record]:
     if first < start + count:
         further = enumerate(range(first, start + count, SLOT), 1)
         yield from (Record(f"{owner}--{number}", base) for number, base in further)
+
+
+def runs_as(allocations: Iterable[Allocation], mapping: Mapping | None) -> Allocation | None:
+    """The allocation of a running container with this map; None where none fits, or several do.
+
+    They have the same root, and all other uids of the container are of the allocation: it may map
+    fewer than it has.
+    """
+    if mapping is None or not mapping.uids:
+        return None
+    root, theirs = mapping.uids.to_host(0), mapping.uids.host_ranges()
+    found = [
+        a
+        for a in allocations
+        if a.mapping.uids.to_host(0) == root
+        and all(map(IdSet(a.mapping.uids.host_ranges()).holds, theirs))
+    ]
+    return found[0] if len(found) == 1 else None

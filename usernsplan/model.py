@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from usernsplan.formats.nsswitch import Source
     from usernsplan.formats.subid import SubidFile
     from usernsplan.formats.userdb import Entry
+    from usernsplan.harden.policy import Policy
     from usernsplan.ids import IdRange, IdSet
     from usernsplan.layout import Layout
     from usernsplan.mapping import Kind, Mapping, Pass
@@ -77,6 +78,7 @@ class Allocation:
     the allocation's own (see holdings.own_ids). ``within`` is the owner whose lines grant the ids:
     the allocation is a slice of them, and has no lines of its own; "" for any other allocation.
     ``unpublished``: somebody asked not to publish it, so only who asks for a place publishes it.
+    ``policy`` is what the container may do besides; None: what its engine gives it.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Allocation:
     passes: tuple[Pass, ...] = ()
     within: str = ""
     unpublished: bool = False
+    policy: Policy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -802,7 +805,8 @@ class RenderRequest:
     """The options of one ``render``.
 
     ``volumes`` are texts /SRC:/DEST:OPTIONS; ``bundle`` is a folder with a config.json. ``vmid`` is
-    Proxmox VE's number of the container.
+    Proxmox VE's number of the container. ``base`` is a file with the engine's own profile of system
+    calls. ``no_harden`` leaves the policy out.
     """
 
     engine: str
@@ -812,3 +816,5 @@ class RenderRequest:
     rootless: bool = False
     bundle: str | None = None
     vmid: int | None = None
+    base: str | None = None
+    no_harden: bool = False

@@ -76,6 +76,14 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
         closed = [mount.source for mount in mounts if mount.source.startswith(ours)]
         notes = (*notes, *(_closed(path, allocation.owner) for path in closed))
 
+    policy = None
+    own_filter: tuple[bytes | None, str] = (None, "")
+    if allocation.policy and not request.no_harden:
+        from usernsplan.harden.effective import effective  # noqa: PLC0415 - many have no policy
+
+        policy = effective(allocation.policy)
+        own_filter = _own_filter(layout, chosen.own_filters, request.base)
+
     context = RenderContext(
         state=read.previewed(layout, ledger.state)
         if chosen.reads_host or request.rootless
@@ -91,6 +99,10 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
         vmid=request.vmid,
         # The program of another root may not run here.
         version=programs.version(chosen.asks) if chosen.asks and layout.is_host else "",
+        policy=policy,
+        own_filter=own_filter[0],
+        own_filter_place=own_filter[1],
+        machine=os.uname().machine,
     )
     found = engines.render(request.engine, allocation, context)
 
@@ -103,6 +115,24 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
     # Nobody knows which volume these runs were at, so they are named for any volume.
     notes = (*("; ".join(told(run, layout)) for run in recorded.runs if run.problem), *notes)
     return replace(found, notes=(*found.notes, *notes))
+
+
+def _own_filter(layout: Layout, paths: Iterable[str], base: str | None) -> tuple[bytes | None, str]:
+    """An engine's own profile of system calls, and its place; ``base`` is one that the user names."""
+    if base is not None:
+        path = os.path.abspath(base)
+        raw = files.read(
+            files.layout_at(os.path.dirname(path), "--base"),
+            f"/{os.path.basename(path)}",
+            largest=files.LARGEST,
+        )
+        if raw is None:
+            raise InvalidValueError(f"--base {shown_path(base)} does not exist")
+        return raw, base
+    for path in paths:
+        if (raw := files.read(layout, path, largest=files.LARGEST)) is not None:
+            return raw, layout.path(path)
+    return None, ""
 
 
 def _closed(source: str, account: str) -> str:

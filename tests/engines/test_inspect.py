@@ -23,7 +23,7 @@ import pytest
 from tests.command import here, json_of, missing, needs_root, usernsplan
 from tests.host.nested import nested
 from usernsplan.formats import proc_status
-from usernsplan.formats.proc_status import CAPABILITIES
+from usernsplan.harden.names import CAPABILITIES
 from usernsplan.host import namespaces
 
 if TYPE_CHECKING:

@@ -414,7 +414,7 @@ def test_a_filler_map_that_was_sorted_is_put_back_in_order(tmp_path: Path) -> No
     put(root, "group", GROUPS)
     both(root, ALICE)
     usernsplan("allocate", "--strategy", "shared", "--engine", "docker", "--root", root)
-    assert codes(root) == ["USN046", "USN046"]
+    assert codes(root) == ["USN046", "USN046", "USN185"]
     right = read(root)
     both(
         root,

@@ -43,12 +43,11 @@ def run(root: Path, second: int, words: str, *, kill: bool = False) -> None:
         if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
             sys.exit(words)
         return
-    import usernsplan.apply  # noqa: PLC0415 - of the version that is asked for
     from usernsplan.cli import main  # noqa: PLC0415
     from usernsplan.ledger.sqlite import SqliteLedger  # noqa: PLC0415
 
     moment = time.gmtime(1767225600 + second)
-    usernsplan.apply.time.gmtime = lambda *_: moment  # type: ignore[attr-defined]
+    time.gmtime = lambda *_: moment
     if kill:
         SqliteLedger.complete = lambda *_: os._exit(0)  # type: ignore[method-assign]
     sys.argv = ["usernsplan", *words.replace("/plan", f"{root}/plan").split(), "--root", str(root)]

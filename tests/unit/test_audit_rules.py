@@ -23,6 +23,9 @@ from usernsplan import Allocation, HostState, IdMap, IdRange, IdSet, Mapping
 from usernsplan.audit import RULES, Facts, check
 from usernsplan.audit.base import Attributes, FilesCarrying, Lock, Misfits, Unread
 from usernsplan.formats.accounts import Accounts, Group, User
+from usernsplan.formats.proc_status import Capabilities, Ids, Status
+from usernsplan.harden.names import CAPABILITIES
+from usernsplan.harden.policy import policy_of
 from usernsplan.layout import DAEMON_JSON, LEDGER, NSSWITCH, SUBGID, SUBUID
 from usernsplan.layout import PASSWD as PASSWD_FILE
 from usernsplan.mapping import KINDS
@@ -53,7 +56,7 @@ from usernsplan.planner.directory import with_owners
 from usernsplan.strategies import SingleUid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from usernsplan.mapping import Kind
     from usernsplan.model import Finding
@@ -346,7 +349,7 @@ CLEAN = but(
     host(
         ALICE + WEB + b"dockremap:655360:65536\ncontainers:720896:6553600\n",
         **REMAPPED,
-        daemon_json=REMAP,
+        daemon_json=b'{"userns-remap": "dockremap", "no-new-privileges": true}\n',
         allocations=[
             per_container("web", 589824),
             per_container("default", 655360, owner="dockremap"),
@@ -368,6 +371,35 @@ CLEAN = but(
     ),
 )
 
+
+def hardened(name: str, start: int, **said: Any) -> Allocation:
+    """An allocation with a policy: the profile seed, and what is ``said``."""
+    return replace(per_container(name, start), policy=policy_of({"profile": "seed", **said}))
+
+
+def runs(bounding: Collection[str], allocation: Allocation | None = None, **said: Any) -> Facts:
+    """Facts of a host whose 'web' runs as process 4711, with this bounding set."""
+    ids, four = allocation or per_container("web", 589824), Ids(589824, 589824, 589824, 589824)
+    status = Status(
+        "init",
+        "S",
+        four,
+        four,
+        (),
+        Capabilities(bounding=tuple(bounding)),
+        **{"no_new_privs": False, "seccomp": 2, **said},
+    )
+    return replace(
+        host(WEB, allocations=[ids]),
+        namespaces=(running((0, 589824, 65536)),),
+        statuses={4711: status},
+    )
+
+
+def powerful(*said: str) -> Facts:
+    return runs(CAPABILITIES, hardened("web", 589824, cap_add=said))
+
+
 WEB_USER = "usernsplan-web.user"
 BOB_RECORD = b'{"userName": "usernsplan-web", "uid": 7}'
 OUR_ACCOUNT = (
@@ -385,6 +417,37 @@ def recorded(others: dict[str, bytes | str] | None = None, gone: str = "") -> Us
 
 
 FIRING: dict[str, list[Case]] = {
+    "USN183": [
+        fires(runs(CAPABILITIES), ("", ("'web'", "4711", "full bounding set", "no_new_privs"))),
+        # An older kernel has fewer.
+        fires(runs(CAPABILITIES[:38]), ("", ("'web'",))),
+    ],
+    "USN184": [
+        fires(
+            runs(["chown", "kill"], hardened("web", 589824, cap_add=["kill"]), seccomp=0),
+            ("", ("'web'", "4711", "bounding set has chown;", "no_new_privs", "no filter")),
+        ),
+        fires(runs([], hardened("web", 589824)), ("", ("gives it: no_new_privs is not set",))),
+    ],
+    "USN185": [
+        fires(host(daemon_json=REMAP), ("/etc/docker/daemon.json", ("no-new-privileges",))),
+        fires(
+            host(daemon_json=b'{"userns-remap": "x", "no-new-privileges": false}'),
+            ("/etc/docker/daemon.json", ("no-new-privileges",)),
+        ),
+    ],
+    "USN186": [
+        fires(
+            host(
+                allocations=[
+                    hardened("web", 589824, selinux_level="s0:c1,c2"),
+                    hardened("db", 655360, selinux_level="s0:c1,c2"),
+                    hardened("other", 720896, selinux_level="s0:c1,c3"),
+                ]
+            ),
+            ("", ("web, db", "s0:c1,c2")),
+        ),
+    ],
     "USN001": [
         fires(
             host(ALICE + b"bob:165535:65536\n", b"", **with_bob()),
@@ -1734,6 +1797,37 @@ FIRING: dict[str, list[Case]] = {
 }
 
 SILENT: dict[str, list[Facts]] = {
+    "USN183": [
+        runs(CAPABILITIES, no_new_privs=True),
+        runs(CAPABILITIES[:14]),
+        # The rule for its policy says it.
+        powerful(),
+        but(runs(CAPABILITIES), namespaces=(running((0, 600000, 9)),)),
+        but(runs(CAPABILITIES), statuses={}),
+    ],
+    "USN184": [
+        runs(["kill"], hardened("web", 589824, cap_add=["kill"]), no_new_privs=True),
+        runs([], hardened("web", 589824, new_privileges=True)),
+        # Nothing is known of a kernel without filters.
+        runs([], hardened("web", 589824), no_new_privs=True, seccomp=None),
+        runs(CAPABILITIES),
+    ],
+    "USN185": [
+        host(),
+        host(daemon_json=b"{}"),
+        host(daemon_json=b'{"userns-remap": "x", "no-new-privileges": true}'),
+        host(daemon_json=b"{"),
+    ],
+    "USN186": [
+        host(
+            allocations=[
+                hardened("web", 589824, selinux_level="s0:c1,c2"),
+                hardened("db", 655360, selinux_level="s0:c1,c3"),
+                hardened("other", 720896),
+                hardened("another", 786432),
+            ]
+        ),
+    ],
     # End to end, in two files, and a container of shared lines with another.
     "USN001": [
         host(ALICE + b"bob:165536:65536\n", **with_bob()),

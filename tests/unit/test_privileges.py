@@ -8,7 +8,8 @@ import pytest
 
 from tests.each import each
 from usernsplan import IdMap, Mapping
-from usernsplan.formats.proc_status import CAPABILITIES, Capabilities, Ids, Status
+from usernsplan.formats.proc_status import Capabilities, Ids, Status
+from usernsplan.harden.names import CAPABILITIES
 from usernsplan.model import Namespace
 from usernsplan.whose import privileges
 from usernsplan.whose.privileges import DEFAULT

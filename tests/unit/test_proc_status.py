@@ -13,7 +13,8 @@ from tests.command import missing
 from tests.each import each
 from usernsplan.errors import InvalidValueError
 from usernsplan.formats import proc_status
-from usernsplan.formats.proc_status import CAPABILITIES, Capabilities, Ids
+from usernsplan.formats.proc_status import Capabilities, Ids
+from usernsplan.harden.names import CAPABILITIES
 
 # A rootless container's process as Linux 6.18 tells of it, shortened; the tabs are the kernel's.
 TEXT = """\

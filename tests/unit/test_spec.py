@@ -27,11 +27,11 @@ from usernsplan.formats.spec_writer import document, text
 from usernsplan.ids import IdRange
 
 ROOT_KEYS = (
-    "version, strategy, pool, engines, publish, daemon, lines, containers, reservations, "
+    "version, strategy, pool, engines, publish, daemon, lines, containers, reservations, harden, "
     "size, block, container-id, dockerroot, max, identity"
 )
 CONTAINER_KEYS = (
-    "name, owner, start, lines, publish, user, volumes, engines, pass, pass-privileged, within, was, adopt, map, "
+    "name, owner, start, lines, publish, user, volumes, engines, pass, pass-privileged, within, was, adopt, map, harden, "
     "size, block, container-id, dockerroot, max, identity"
 )
 # A container with volumes.

@@ -28,15 +28,17 @@ from usernsplan.planner.daemon import remapped_to
 from usernsplan.planner.grants import Grants
 from usernsplan.planner.publish import records_of
 from usernsplan.planner.repair import make_repair
-from usernsplan.values import NamedTuple, dataclass
+from usernsplan.values import NamedTuple, dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Mapping as Dict
 
     from usernsplan.claims.index import Claim
     from usernsplan.claims.useradd import Useradd
     from usernsplan.formats.accounts import Accounts
     from usernsplan.formats.daemon_json import DaemonConfig
+    from usernsplan.formats.proc_status import Status
     from usernsplan.formats.subid import Line
     from usernsplan.holdings import Holding
     from usernsplan.ids import IdRange
@@ -114,6 +116,7 @@ class Facts:
     whose containers could not be looked at. ``unseen`` are notes about what only root may read.
     ``history`` is that of the ledger where it has passes: it knows the names that ids had.
     ``strays`` are the points of idmapped mounts in our folders that the ledger does not have.
+    ``statuses`` are the states of the first processes of the namespaces, by their numbers.
 
     It has no slots, because cached_property keeps what several rules need.
     """
@@ -131,6 +134,7 @@ class Facts:
     unseen: tuple[str, ...] = ()
     history: tuple[HistoryEntry, ...] = ()
     strays: tuple[str, ...] = ()
+    statuses: Dict[int, Status] = field(default_factory=dict)
 
     def place(self, path: str, number: int = 0) -> str:
         """path:line, with the path below this root."""

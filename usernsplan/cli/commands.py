@@ -22,6 +22,7 @@ JOBS = {
         "release": ("release", "release"),
         "rename": ("rename", "rename"),
         "remap": ("remap", "remap"),
+        "harden": ("harden", "harden"),
     },
     "Render": {
         "render": ("render", "render"),

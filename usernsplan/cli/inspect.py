@@ -9,13 +9,14 @@ from usernsplan.cli.emit import emit
 from usernsplan.cli.options import Json, note, note_interrupted
 from usernsplan.cli.words import Argument, Option
 from usernsplan.errors import InvalidValueError, UsernsplanError
+from usernsplan.holdings import runs_as
 from usernsplan.host import namespaces, process
 from usernsplan.host.files import layout_at
 from usernsplan.ids import IdSet, read_id
 from usernsplan.ledger import open_ledger
 from usernsplan.report import process as report
 from usernsplan.values import replace
-from usernsplan.whose import privileges
+from usernsplan.whose import policies, privileges
 from usernsplan.whose.ids import answers
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ def _one(word: str, *, as_json: bool) -> None:
         number, status, line, facts, answers(ids, facts), namespaces.is_first()
     )
     said = privileges.sentences(status, line, initial=one.initial)
+    if line and (its := runs_as(facts.ledger.allocations, line[-1].mapping)) and its.policy:
+        said += policies.sentences(status, its, facts.layout)
     emit(report.result(one, said), as_json=as_json)
     note_interrupted(facts.ledger)
 

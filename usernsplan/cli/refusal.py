@@ -19,9 +19,19 @@ if TYPE_CHECKING:
 # Podman has no such user namespace; ctr and systemd-nspawn have no such option.
 REFUSING = "--userns=usernsplan-failed"
 # The options of render that take a value; a test compares them with the command.
-TAKE_A_WORD = frozenset({"--volume", "--image", "--bundle", "--vmid", "--out", "--root"})
+TAKE_A_WORD = frozenset({"--volume", "--image", "--bundle", "--vmid", "--base", "--out", "--root"})
 SWITCHES = frozenset(
-    {"--rootless", "--list", "--dry-run", "--replace-files", "--yes", "--json", "--help", "-h"}
+    {
+        "--rootless",
+        "--no-harden",
+        "--list",
+        "--dry-run",
+        "--replace-files",
+        "--yes",
+        "--json",
+        "--help",
+        "-h",
+    }
 )
 # With one of these, standard output does not carry flags.
 _ELSEWHERE = frozenset({"--json", "--out"})

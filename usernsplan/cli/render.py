@@ -42,6 +42,16 @@ def render(
     vmid: Annotated[
         Optional[int], Option(metavar="N", help="proxmox: the number of the container.")
     ] = None,
+    base: Annotated[
+        Optional[str],
+        Option(
+            metavar="FILE",
+            help="The engine's own profile of system calls, where it cannot be read on the host.",
+        ),
+    ] = None,
+    no_harden: Annotated[
+        bool, Option("--no-harden", help="Leave the policy of NAME out; see harden.")
+    ] = False,
     out: Annotated[
         Optional[str],
         Option(metavar="DIR", help="Write the files to their places below DIR."),
@@ -87,6 +97,8 @@ def render(
             bundle,
             out,
             vmid is not None,
+            base,
+            no_harden,
         )
         if any(others):
             raise InvalidValueError(
@@ -101,7 +113,9 @@ def render(
             hint="'usernsplan render --list' shows the engines, 'usernsplan list' the names",
         )
 
-    request = RenderRequest(engine, name, tuple(volume or ()), image, rootless, bundle, vmid)
+    request = RenderRequest(
+        engine, name, tuple(volume or ()), image, rootless, bundle, vmid, base, no_harden
+    )
     if out is None and bundle is None:
         if dry_run or replace_files:
             raise InvalidValueError(

@@ -166,4 +166,11 @@ def render(name: str, allocation: Allocation, context: RenderContext | None = No
     for word, value in said.items():
         if value and word not in chosen.takes:
             raise InvalidValueError(f"--{word} is not an option for {name}")
-    return chosen.render(allocation, context)
+    rendered = chosen.render(allocation, context)
+    if context.policy is None:
+        return rendered
+    from usernsplan.engines.hardened import notes  # noqa: PLC0415 - many hosts have no policy
+    from usernsplan.values import replace  # noqa: PLC0415
+
+    hardening = chosen.hardening(context.policy, allocation, context)
+    return replace(rendered, notes=(*rendered.notes, *notes(name, hardening)))

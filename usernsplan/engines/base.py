@@ -20,6 +20,7 @@ from usernsplan.values import dataclass
 
 if TYPE_CHECKING:
     from usernsplan.formats.accounts import User
+    from usernsplan.harden.effective import Effective
     from usernsplan.mapping import IdMap
     from usernsplan.model import Allocation, HostState, Mount
 
@@ -92,6 +93,24 @@ class Rendered:
     notes: tuple[str, ...] = ()
 
 
+# What a policy may say something about, in the order in which it is shown.
+PARTS = ("capabilities", "no_new_privs", "system calls", "families", "architectures", "label")
+
+
+@dataclass(frozen=True, slots=True)
+class Hardening:
+    """How an engine enforces a policy: a verdict for each part of it that is asked for.
+
+    ``words`` are what the engine adds to its text, in its own form, and ``files`` the files that
+    these words name. ``notes`` say what else is needed.
+    """
+
+    verdicts: dict[str, Verdict]
+    words: tuple[str, ...] = ()
+    files: tuple[File, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class RenderContext:
     """What a rendering needs in addition to the map.
@@ -100,6 +119,9 @@ class RenderContext:
     owner, not for root. ``bundle`` is the text of a config.json that is patched, ``place`` its
     path. ``vmid`` is Proxmox's number of the container. ``version`` is what the engine's program
     says of itself; "" if nobody asked it. Commands in notes are for the host of ``layout``.
+    ``policy`` is what the container may do; None: what its engine gives it. ``own_filter`` is the
+    engine's own profile of system calls, and ``own_filter_place`` where it was read; None if it is
+    unknown. ``machine`` is the architecture, as uname(2) has it.
     """
 
     state: HostState | None = None
@@ -111,6 +133,10 @@ class RenderContext:
     layout: Layout = _HERE
     vmid: int | None = None
     version: str = ""
+    policy: Effective | None = None
+    own_filter: bytes | None = None
+    own_filter_place: str = ""
+    machine: str = "x86_64"
 
 
 class Engine(ABC):
@@ -121,12 +147,15 @@ class Engine(ABC):
     of render that the engine has a use for; "U" is the option of a volume by which the engine
     changes the owners at the start. ``idmap`` says whether it can map the ids of a mount: "yes";
     "asked", only on request, because some versions silently ignore it; "itself", it always does so.
+    ``own_filters`` are the files that have its own profile of system calls; the first that exists
+    counts.
     """
 
     reads_host: ClassVar[bool] = False
     asks: ClassVar[str] = ""
     takes: ClassVar[frozenset[str]] = frozenset()
     idmap: ClassVar[Literal["no", "yes", "asked", "itself"]] = "no"
+    own_filters: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def verdict(self, allocation: Allocation) -> Verdict:
@@ -135,6 +164,13 @@ class Engine(ABC):
     @abstractmethod
     def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """What the engine reads. It is called only if the verdict is not "no"."""
+
+    def hardening(
+        self, policy: Effective, allocation: Allocation, context: RenderContext
+    ) -> Hardening:
+        """How the engine enforces a policy. ``render`` puts its words where the engine reads them."""
+        del policy, allocation, context
+        return Hardening(dict.fromkeys(PARTS, no("it sets nothing but ids")))
 
 
 def ungranted(allocation: Allocation) -> str:

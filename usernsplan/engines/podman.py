@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from usernsplan.engines import hardened
 from usernsplan.engines.base import (
     EXACTLY,
     Engine,
+    Hardening,
     RenderContext,
     Rendered,
     Verdict,
@@ -29,7 +31,11 @@ if TYPE_CHECKING:
 
     from usernsplan.formats.accounts import User
     from usernsplan.formats.subid import SubidFile
+    from usernsplan.harden.effective import Effective
     from usernsplan.model import Allocation, HostState, Mount
+
+
+NO_FILTER = "its own profile was not found, which containers-common has in /usr/share/containers/seccomp.json"
 
 
 class Podman(Engine):
@@ -37,6 +43,7 @@ class Podman(Engine):
 
     takes = frozenset({"volume", "U", "rootless"})
     idmap = "yes"
+    own_filters = ("/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json")
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Any map: root's Podman passes it to the runtime unchanged."""
@@ -48,7 +55,22 @@ class Podman(Engine):
         uids, gids = maps(allocation, context)
         flags = [f"--uidmap {text}" for text in uids] + [f"--gidmap {text}" for text in gids]
         flags += [f"-v {volume(mount)}" for mount in context.mounts]
-        return Rendered(" ".join(flags), (), notes(allocation, context))
+        if context.policy is None:
+            return Rendered(" ".join(flags), (), notes(allocation, context))
+        its = self.hardening(context.policy, allocation, context)
+        return Rendered(
+            " ".join([*flags, *its.words]), its.files, (*notes(allocation, context), *its.notes)
+        )
+
+    def hardening(
+        self, policy: Effective, allocation: Allocation, context: RenderContext
+    ) -> Hardening:
+        """Flags of podman run. The filter is a file, laid over Podman's own."""
+        filter_, others = hardened.filter_file(policy, allocation, context, unknown=NO_FILTER)
+        opts = hardened.security_opts(policy, filter_)
+        words = hardened.capability_flags(policy) + [f"--security-opt {opt}" for opt in opts]
+        found = hardened.verdicts(policy, others)
+        return Hardening(found, tuple(words), (filter_,) if filter_ else ())
 
 
 def maps(allocation: Allocation, context: RenderContext) -> tuple[list[str], list[str]]:

@@ -5,63 +5,10 @@ from __future__ import annotations
 import re
 
 from usernsplan.errors import InvalidValueError
+from usernsplan.harden.names import CAPABILITIES
 from usernsplan.patterns import pattern
 from usernsplan.values import dataclass
 
-# By number, from 0: linux/capability.h of Linux 5.9 and later.
-CAPABILITIES = (
-    *(
-        "chown",
-        "dac_override",
-        "dac_read_search",
-        "fowner",
-        "fsetid",
-        "kill",
-        "setgid",
-        "setuid",
-        "setpcap",
-    ),
-    *(
-        "linux_immutable",
-        "net_bind_service",
-        "net_broadcast",
-        "net_admin",
-        "net_raw",
-        "ipc_lock",
-        "ipc_owner",
-    ),
-    *(
-        "sys_module",
-        "sys_rawio",
-        "sys_chroot",
-        "sys_ptrace",
-        "sys_pacct",
-        "sys_admin",
-        "sys_boot",
-        "sys_nice",
-    ),
-    *(
-        "sys_resource",
-        "sys_time",
-        "sys_tty_config",
-        "mknod",
-        "lease",
-        "audit_write",
-        "audit_control",
-        "setfcap",
-    ),
-    *(
-        "mac_override",
-        "mac_admin",
-        "syslog",
-        "wake_alarm",
-        "block_suspend",
-        "audit_read",
-        "perfmon",
-        "bpf",
-    ),
-    "checkpoint_restore",
-)
 _LINE = pattern(r"(\w+):[ \t]*(.*)")
 _ESCAPES = {r"\n": "\n", r"\\": "\\"}
 

@@ -8,19 +8,22 @@ for editors, and spec_writer writes such a file.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import yaml
 
 from usernsplan.errors import InvalidFileError, InvalidValueError
 from usernsplan.formats import passes
 from usernsplan.formats import yaml_nodes as nodes
+from usernsplan.harden.policy import KEYS, policy_of
 from usernsplan.ids import ID_LIMIT, IdRange
 from usernsplan.patterns import pattern
 from usernsplan.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from usernsplan.harden.policy import Policy
 
 STRATEGIES = ("shared", "single-uid", "per-container")
 # Where other programs see a range.
@@ -75,7 +78,8 @@ class SpecContainer:
     file, and ``lines`` are the lines of its own keys. ``in_files`` is its key lines: whether subuid
     and subgid have it, or the ledger alone; None: the file does not say. ``publish`` is for it
     instead of that of the file. ``passes``, ``within``, ``was``, ``adopt``, ``map`` and
-    ``pass_privileged`` are as in ContainerOptions.
+    ``pass_privileged`` are as in ContainerOptions. ``harden`` is its policy, False for none; None:
+    the file does not say.
     """
 
     name: str
@@ -95,6 +99,7 @@ class SpecContainer:
     adopt: bool = False
     map: tuple[str, ...] = ()
     pass_privileged: bool = False
+    harden: Policy | Literal[False] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +120,8 @@ class Spec:
     ``daemon`` is the container to which Docker's remap
     points; False: daemon.json stays as it is. ``place`` is the path of the file, for messages, and
     ``lines`` are the lines of its keys. ``defaults`` are the host's own options of the strategy, and
-    ``places`` are where the host sets what the file leaves open. ``in_files`` is for containers
-    that do not say it themselves.
+    ``places`` are where the host sets what the file leaves open. ``in_files`` and ``harden`` are
+    for containers that do not say it themselves.
     """
 
     place: str
@@ -132,6 +137,7 @@ class Spec:
     places: dict[str, str] = field(default_factory=dict)
     publish: Publish | None = None
     in_files: bool | None = None
+    harden: Policy | Literal[False] | None = None
 
 
 def parse(raw: bytes, place: str) -> Spec:
@@ -152,6 +158,7 @@ def parse(raw: bytes, place: str) -> Spec:
         "lines": nodes.boolean,
         "containers": reader.containers,
         "reservations": reader.reservations,
+        "harden": reader.policy,
         **OPTIONS,
     }
     found = reader.document(node, readers, "strategy")
@@ -167,6 +174,7 @@ def parse(raw: bytes, place: str) -> Spec:
         lines=nodes.lines_of(node),
         publish=found.get("publish"),
         in_files=found.get("lines"),
+        harden=found.get("harden"),
     )
 
 
@@ -244,6 +252,7 @@ class Reader(nodes.Reader):
             "was": nodes.text,
             "adopt": nodes.boolean,
             "map": _map,
+            "harden": self.policy,
             **OPTIONS,
         }
         found = self.fields(node, at, readers, "name")
@@ -264,6 +273,7 @@ class Reader(nodes.Reader):
             adopt=found.get("adopt", False),
             map=tuple(found.get("map", ())),
             pass_privileged=found.get("pass-privileged", False),
+            harden=found.get("harden"),
             options={key: found[key] for key in OPTIONS if key in found},
             lines=nodes.lines_of(node),
             volumes=tuple(
@@ -271,6 +281,22 @@ class Reader(nodes.Reader):
                 for v in found.get("volumes", ())
             ),
         )
+
+    def policy(self, node: yaml.Node, at: str) -> Policy | Literal[False]:
+        """What a container may do: a profile, or a mapping of the options of harden; or "none"."""
+        if isinstance(node, yaml.ScalarNode):
+            name = nodes.text(node, at)
+            found: dict[str, Any] = {} if name == "none" else {"profile": name}
+        else:
+            found = self.fields(node, at, _OF_POLICIES, "profile")
+        if not found:
+            return False
+        with _about(node, at):
+            # A missing profile is noted as an error, so this policy is never used.
+            return policy_of(
+                {"profile": "default"}
+                | {field: found[key] for field, key in KEYS.items() if key in found}
+            )
 
     def volumes(self, node: yaml.Node, at: str) -> list[SpecVolume]:
         """The volumes of a container. ``user`` is "" if the volume names none.
@@ -342,6 +368,20 @@ def _is_twice(one: SpecVolume, other: SpecVolume) -> bool:
     """Tell whether a container has a volume twice: it may have two mounts at different places."""
     both_mounts = one.method == other.method == "idmap"
     return one.path == other.path and not (both_mounts and one.at != other.at)
+
+
+def _families(node: yaml.Node, at: str) -> list[str]:
+    """Address families, by name or number."""
+    return [
+        str(nodes.number(item, key))
+        if isinstance(item, yaml.ScalarNode) and item.tag == f"{nodes.TAG}int"
+        else nodes.text(item, key)
+        for item, key in nodes.items(node, at)
+    ]
+
+
+def _arch(node: yaml.Node, at: str) -> str:
+    return nodes.one_of(node, at, ("native", "all"))
 
 
 def _passes(node: yaml.Node, at: str) -> list[str]:
@@ -435,6 +475,16 @@ def _user(node: yaml.Node, at: str) -> str:
 OPTIONS: dict[str, nodes.Read] = {
     **dict.fromkeys(("size", "block", "container-id", "dockerroot", "max"), nodes.number),
     "identity": nodes.boolean,
+}
+
+# The keys of a policy, as the options of harden.
+_OF_POLICIES: dict[str, nodes.Read] = {
+    "profile": nodes.text,
+    **dict.fromkeys(("cap-add", "cap-drop", "allow-syscall", "deny-syscall"), nodes.names),
+    **dict.fromkeys(("allow-family", "deny-family"), _families),
+    "allow-new-privileges": nodes.boolean,
+    "arch": _arch,
+    **dict.fromkeys(("selinux-type", "selinux-level"), nodes.text),
 }
 
 # The keys of a volume that are about its mount, as the options of mount-volume.

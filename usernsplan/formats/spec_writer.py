@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from usernsplan.formats.yaml_nodes import TAG
+from usernsplan.harden.policy import keys
 from usernsplan.patterns import pattern
 
 if TYPE_CHECKING:
     from usernsplan.formats.spec import Spec, SpecContainer, SpecEngine, SpecVolume
+    from usernsplan.harden.policy import Policy
     from usernsplan.ids import IdRange
 
 # Every reader of YAML takes these for text, also where PyYAML's rules of 1.1 differ from 1.2.
@@ -40,6 +42,8 @@ def document(spec: Spec) -> dict[str, Any]:
         found["lines"] = spec.in_files
     if spec.engines is not None:
         found["engines"] = [_engine(one) for one in spec.engines]
+    if spec.harden is not None:
+        found["harden"] = _policy(spec.harden) or "none"
     if spec.publish is not None:
         found["publish"] = spec.publish
     if spec.daemon is not None:
@@ -83,6 +87,7 @@ def _container(one: SpecContainer) -> dict[str, Any]:
             "pass": list(one.passes) or None,
             "pass-privileged": one.pass_privileged or None,
             "map": list(one.map) or None,
+            "harden": "none" if one.harden is False else _policy(one.harden),
             "volumes": [_volume(v) for v in one.volumes] or None,
         }
     )
@@ -104,8 +109,14 @@ def _volume(one: SpecVolume) -> dict[str, Any]:
     )
 
 
-def _given(keys: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in keys.items() if value is not None}
+def _policy(one: Policy | Literal[False] | None) -> str | dict[str, Any] | None:
+    """A policy: its profile, if that says all."""
+    found = keys(one) if one else {}
+    return found if len(found) > 1 else found.get("profile")
+
+
+def _given(all_keys: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in all_keys.items() if value is not None}
 
 
 class _Dumper(yaml.SafeDumper):

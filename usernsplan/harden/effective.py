@@ -6,12 +6,10 @@ The profiles are files beside this one: YAML, a line for each thing, and its rea
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from usernsplan.formats.proc_status import CAPABILITIES
 from usernsplan.harden import names
-from usernsplan.harden.names import ALL
+from usernsplan.harden.names import ALL, CAPABILITIES
 from usernsplan.harden.policy import policy_of
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.values import NamedTuple
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
 
     from usernsplan.harden.policy import Policy
 
-PROFILES = ("default", "seed", "strict")
 _NONE = IdSet()
 
 
@@ -85,7 +82,10 @@ def _families(numbers: Iterable[int]) -> IdSet:
 @cache
 def _profile(name: str) -> Effective:
     """The profile of this name, one of PROFILES."""
-    import yaml  # noqa: PLC0415 - most commands read no profile
+    # Most commands read no profile.
+    from importlib.resources import files  # noqa: PLC0415
+
+    import yaml  # noqa: PLC0415
 
     text = files("usernsplan.harden").joinpath(f"profiles/{name}.yaml").read_text("utf-8")
     said: dict[str, Any] = yaml.safe_load(text)
@@ -96,7 +96,7 @@ def _profile(name: str) -> Effective:
         "deny_syscalls": said["deny-syscalls"],
         "deny_families": said["deny-families"],
     }
-    policy = policy_of(checked, PROFILES)
+    policy = policy_of(checked)
     return Effective(
         name,
         frozenset(policy.cap_add),

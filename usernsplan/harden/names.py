@@ -6,11 +6,64 @@ People may write a name as any program does: CAP_NET_RAW or net_raw, AF_AX25, ax
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 from typing import Final
 
 from usernsplan.errors import InvalidValueError, did_you_mean
-from usernsplan.formats.proc_status import CAPABILITIES
+
+# By number, from 0: linux/capability.h of Linux 5.9 and later.
+CAPABILITIES: Final = (
+    *(
+        "chown",
+        "dac_override",
+        "dac_read_search",
+        "fowner",
+        "fsetid",
+        "kill",
+        "setgid",
+        "setuid",
+        "setpcap",
+    ),
+    *(
+        "linux_immutable",
+        "net_bind_service",
+        "net_broadcast",
+        "net_admin",
+        "net_raw",
+        "ipc_lock",
+        "ipc_owner",
+    ),
+    *(
+        "sys_module",
+        "sys_rawio",
+        "sys_chroot",
+        "sys_ptrace",
+        "sys_pacct",
+        "sys_admin",
+        "sys_boot",
+        "sys_nice",
+    ),
+    *(
+        "sys_resource",
+        "sys_time",
+        "sys_tty_config",
+        "mknod",
+        "lease",
+        "audit_write",
+        "audit_control",
+        "setfcap",
+    ),
+    *(
+        "mac_override",
+        "mac_admin",
+        "syslog",
+        "wake_alarm",
+        "block_suspend",
+        "audit_read",
+        "perfmon",
+        "bpf",
+    ),
+    "checkpoint_restore",
+)
 
 # Where system calls have numbers of their own. The first is that of the host, for most.
 ARCHITECTURES: Final = ("x86_64", "i386", "aarch64")
@@ -71,6 +124,8 @@ def system_call(text: str) -> str:
 @cache
 def system_calls() -> dict[str, dict[str, int]]:
     """The number of each system call by architecture; an architecture that lacks it is not there."""
+    from importlib.resources import files  # noqa: PLC0415 - most commands name none
+
     text = files("usernsplan.harden").joinpath("syscalls.txt").read_text("ascii")
     found = {}
     for line in text.splitlines():

@@ -16,6 +16,8 @@ from usernsplan.values import dataclass, fields
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+# One readable file each, in profiles/.
+PROFILES = ("default", "seed", "strict")
 Arch = Literal["", "native", "all"]
 _ARCHES = get_args(Arch)
 # As SELinux reads them: container_t; s0, s0:c1,c2, s0-s0:c0.c1023.
@@ -50,16 +52,15 @@ class Policy:
     selinux_level: str = ""
 
 
-def policy_of(said: Mapping[str, Any], profiles: Iterable[str]) -> Policy:
+def policy_of(said: Mapping[str, Any]) -> Policy:
     """A policy of words as people type them, by the names of its fields, ``profile`` among them.
 
-    ``profiles`` are the names of all profiles. A word of a list may be several, separated by
-    commas. Raises InvalidValueError for a name that does not exist, and for one that is both given
-    and taken away.
+    A word of a list may be several, separated by commas. Raises InvalidValueError for a name that
+    does not exist, and for one that is both given and taken away.
     """
-    profile, known = said["profile"], sorted(profiles)
-    if profile not in known:
-        hint = did_you_mean(profile, known, f"one of: {', '.join(known)}")
+    profile = said["profile"]
+    if profile not in PROFILES:
+        hint = did_you_mean(profile, PROFILES, f"one of: {', '.join(PROFILES)}")
         raise InvalidValueError(f"no profile '{profile}'", hint=hint)
     arch = next((one for one in _ARCHES if one == said.get("arch", "")), None)
     if arch is None:
@@ -138,22 +139,29 @@ def written(policy: Policy) -> dict[str, Any]:
 def flags(policy: Policy) -> list[str]:
     """The options of ``harden`` that ask for a policy."""
     found: list[str] = []
-    for name, value in written(policy).items():
-        option = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
-        if value is True:
-            found.append(option)
-        elif isinstance(value, list):
-            found += [option, ",".join(map(str, value))]
-        else:
-            found += [option, str(value)]
+    for key, value in keys(policy).items():
+        found.append(f"--{key}")
+        if value is not True:
+            found.append(",".join(map(str, value)) if isinstance(value, list) else str(value))
     return found
 
 
-# Where an option is not the name of its field.
-_OPTIONS = {
-    "allow_syscalls": "--allow-syscall",
-    "deny_syscalls": "--deny-syscall",
-    "allow_families": "--allow-family",
-    "deny_families": "--deny-family",
-    "new_privileges": "--allow-new-privileges",
+def keys(policy: Policy) -> dict[str, Any]:
+    """A policy as the keys of a plan file, which are those of the options."""
+    return {KEYS[name]: value for name, value in written(policy).items()}
+
+
+# The option of each field, which is its key in a plan file, too.
+KEYS = {
+    "profile": "profile",
+    "cap_add": "cap-add",
+    "cap_drop": "cap-drop",
+    "allow_syscalls": "allow-syscall",
+    "deny_syscalls": "deny-syscall",
+    "allow_families": "allow-family",
+    "deny_families": "deny-family",
+    "new_privileges": "allow-new-privileges",
+    "arch": "arch",
+    "selinux_type": "selinux-type",
+    "selinux_level": "selinux-level",
 }

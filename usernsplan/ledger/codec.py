@@ -40,6 +40,8 @@ from usernsplan.model import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from usernsplan.harden.policy import Policy
+
 # The only files that plans change: an undo writes no other, whatever a damaged ledger says.
 _FILES = {SUBUID, SUBGID, DAEMON_JSON}
 
@@ -93,7 +95,8 @@ def allocation_row(a: Allocation) -> tuple[object, ...]:
     split = json.dumps(a.split_owners) if a.split_owners else "[]"
     first = (a.name, a.owner, a.strategy, uid_map, gid_map, *ids, a.since, a.event)
     passes = json.dumps([(kind, *extent_of(e)) for kind, e in a.passes]) if a.passes else "[]"
-    last = (int(a.in_files), a.published, passes, a.within, int(a.unpublished))
+    policy = _policy_text(a.policy) if a.policy else ""
+    last = (int(a.in_files), a.published, passes, a.within, int(a.unpublished), policy)
     return (*first, owners, found, split, *last)
 
 
@@ -103,10 +106,10 @@ def allocations(rows: Iterable[Iterable[Any]]) -> Iterator[Allocation]:
     A name or an owner that would break out of its line in subuid is refused: it could add lines
     of its own to the file.
     """
-    kinds = (*(str,) * 5, MaybeInt, MaybeInt, str, int, str, str, str, int, str, str, str, int)
+    kinds = (*(str,) * 5, MaybeInt, MaybeInt, str, int, str, str, str, int, str, str, str, int, str)
     for row in typed(map(tuple, rows), *kinds):
         name, owner, strategy, uids, gids, start, count, since, event, *more = row
-        owners, lines, split, in_files, published, shown, within, unpublished = more
+        owners, lines, split, in_files, published, shown, within, unpublished, policy = more
 
         extra_owners = () if owners == "[]" else _texts(json.loads(owners))
         for one in (owner, *extra_owners, *filter(None, [within])):
@@ -141,7 +144,20 @@ def allocations(rows: Iterable[Iterable[Any]]) -> Iterator[Allocation]:
             passes,
             within,
             bool(unpublished),
+            _policy(policy) if policy else None,
         )
+
+
+def _policy_text(policy: Policy) -> str:
+    from usernsplan.harden.policy import written  # noqa: PLC0415 - many hosts have no policy
+
+    return json.dumps(written(policy))
+
+
+def _policy(text: str) -> Policy:
+    from usernsplan.harden.policy import policy_of  # noqa: PLC0415 - see above
+
+    return policy_of(json.loads(text))
 
 
 def quarantined_row(q: Quarantined) -> tuple[object, ...]:

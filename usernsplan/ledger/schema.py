@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from usernsplan.ids import IdSet
     from usernsplan.model import HistoryEntry
 
-VERSION = 9
+VERSION = 10
 # path: bytes, because Linux allows any bytes in it. ids: FIRST-LAST. user: UID:GID of --mode own.
-# former: the maps whose ids a volume still has, or "". at: where a volume is mounted.
+# policy: what the container may do, as JSON, or "". former: the maps whose ids a volume still has, or
+# "". at: where a volume is mounted.
 # was: the allocation that had a quarantined range. change: what an event did to the state. Both
 # are "" if an older version did not note them.
 # Version 9 added it.
@@ -44,7 +45,8 @@ CREATE TABLE allocation (name TEXT PRIMARY KEY, owner TEXT NOT NULL, strategy TE
     uid_map TEXT NOT NULL, gid_map TEXT NOT NULL, held_start INTEGER, held_count INTEGER,
     since TEXT NOT NULL, event INTEGER NOT NULL, extra_owners TEXT NOT NULL, found TEXT NOT NULL,
     split_owners TEXT NOT NULL, in_files INTEGER NOT NULL, published TEXT NOT NULL,
-    passes TEXT NOT NULL, within TEXT NOT NULL, unpublished INTEGER NOT NULL);
+    passes TEXT NOT NULL, within TEXT NOT NULL, unpublished INTEGER NOT NULL,
+    policy TEXT NOT NULL);
 CREATE TABLE quarantine (name TEXT NOT NULL, held_start INTEGER NOT NULL,
     held_count INTEGER NOT NULL, since TEXT NOT NULL, event INTEGER NOT NULL, was TEXT NOT NULL,
     PRIMARY KEY (name, held_start, held_count));
@@ -71,7 +73,8 @@ RESERVED = "SELECT ids, why, since FROM reservation ORDER BY rowid"
 # Not *: the names make SQLite report a damaged table that lost a column, even if it has no rows.
 _ALLOCATION = (
     "name, owner, strategy, uid_map, gid_map, held_start, held_count, since, event, "
-    "extra_owners, found, split_owners, in_files, published, passes, within, unpublished"
+    "extra_owners, found, split_owners, in_files, published, passes, within, unpublished, "
+    "policy"
 )
 _QUARANTINED = "name, held_start, held_count, since, event, was"
 _VOLUMES = "SELECT path, name, mode, since, event, user, former FROM volume ORDER BY path"
@@ -99,7 +102,7 @@ _TABLES = (
         codec.allocation_row,
         key=1,
         delete="DELETE FROM allocation WHERE name = ?",
-        insert="INSERT INTO allocation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        insert="INSERT INTO allocation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     ),
     _Table(
         attrgetter("quarantined"),

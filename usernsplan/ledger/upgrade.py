@@ -1,4 +1,4 @@
-"""Upgrade ledgers of versions 1 to 8 to today's tables.
+"""Upgrade ledgers of versions 1 to 9 to today's tables.
 
 Before version 6 events had no numbers: the second in which an event was noted identified it. The
 upgrade numbers the events in the order in which they were noted, and replaces each second with the
@@ -47,11 +47,11 @@ _STEPS = {
     ),
 }
 _LAST = 5
-# What versions 7 and 8 note of an allocation and the version before did not; and what 8 notes of a
-# volume.
+# What a version notes of an allocation and the version before did not; and what 8 notes of a volume.
 _ADDED: dict[int, tuple[tuple[str, str | int], ...]] = {
     7: (("split_owners TEXT", "[]"), ("in_files INTEGER", 1), ("published TEXT", "none")),
     8: (("passes TEXT", "[]"), ("within TEXT", ""), ("unpublished INTEGER", 0)),
+    10: (("policy TEXT", ""),),
 }
 _TABLES_ADDED = {9: schema.MOUNT}
 _ADDED_TO_VOLUMES: dict[int, tuple[tuple[str, str], ...]] = {8: (("former TEXT", ""),)}

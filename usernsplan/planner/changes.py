@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usernsplan.escape import shown_path
+from usernsplan.escape import shell, shown_path
 from usernsplan.formats import passes
+from usernsplan.harden.policy import flags
 from usernsplan.mapping import KINDS
 from usernsplan.patterns import pattern
 
@@ -27,7 +28,7 @@ _MOST = 20
 
 def is_told(change: LedgerChange) -> bool:
     """Tell whether an event does something that only ``lines`` tells: most do not."""
-    added = any(a.passes or a.within for a in change.add)
+    added = any(a.passes or a.within or a.policy for a in change.add)
     return bool(change.rename or change.update or added)
 
 
@@ -47,10 +48,12 @@ def lines(change: LedgerChange, before: LedgerState, accounts: Accounts) -> Iter
         before_it = was.get(a.name) if a.name in removed else None
         yield from _map_lines(before_it, a)
         yield from _pass_lines(before_it, a, accounts)
+        yield from _policy_lines(before_it, a)
     # The last of several is the one that counts.
     for a in {one.name: one for one in change.update}.values():
         yield from _map_lines(was.get(a.name), a)
         yield from _pass_lines(was.get(a.name), a, accounts)
+        yield from _policy_lines(was.get(a.name), a)
 
 
 def of_volumes(change: LedgerChange) -> Iterator[str]:
@@ -68,6 +71,12 @@ def of_volumes(change: LedgerChange) -> Iterator[str]:
         yield f"the mount at {shown_path(at)} was taken away"
     for path in change.no_volumes:
         yield f"volume {shown_path(path)} no longer belongs to a container"
+
+
+def _policy_lines(was: Allocation | None, now: Allocation) -> Iterator[str]:
+    """What a container may do from now on, where that changes."""
+    if now.policy != (was.policy if was else None):
+        yield f"policy of {now.name}: {shell(*flags(now.policy)) if now.policy else 'none'}"
 
 
 def _map_lines(was: Allocation | None, now: Allocation) -> Iterator[str]:

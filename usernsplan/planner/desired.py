@@ -18,7 +18,9 @@ from usernsplan.errors import (
     UsernsplanError,
     concerning,
 )
+from usernsplan.escape import shell
 from usernsplan.formats import daemon_json, passes
+from usernsplan.harden.policy import flags
 from usernsplan.holdings import has_lines
 from usernsplan.ids import IdRange
 from usernsplan.layout import SUBGID, SUBUID
@@ -37,6 +39,7 @@ from usernsplan.planner import adopt, mount_doubts, renamed
 from usernsplan.planner import wanted as wanted_mounts
 from usernsplan.planner.allocate import make_plan
 from usernsplan.planner.defaults import pool_options
+from usernsplan.planner.harden import with_policies
 from usernsplan.planner.publish import records_of
 from usernsplan.planner.recovery import as_changed
 from usernsplan.planner.release import make_release
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from usernsplan.formats.spec import Spec, SpecVolume
+    from usernsplan.harden.policy import Policy
     from usernsplan.model import Allocation, HostState, VolumeMount
     from usernsplan.planner.wanted import ToMount
     from usernsplan.strategies import PerContainer, Shared, SingleUid
@@ -149,6 +153,8 @@ def make_desired(
         ),
         adopted=tuple(a.name for a in taken_over.add),
     )
+    with _placed(spec):
+        plan = with_policies(plan, {a.name: a for a in state.ledger.allocations}, _policies(spec))
 
     volumes, mounts, unmount = _given(
         _with_former(state, plan), spec, {a.name: a for a in plan.allocations}
@@ -172,6 +178,12 @@ def make_desired(
     steps = (*names, *changes, *_volume_steps(state, volumes), *_mount_steps(mounts))
     kept = () if prune else not_named
     return PlanDiff(plan, release, volumes, steps, kept, mounts, unmount)
+
+
+def _policies(spec: Spec) -> dict[str, Policy | None]:
+    """The policy of each container of which the file says one; None: it is to have none."""
+    said = {one.name: spec.harden if one.harden is None else one.harden for one in spec.containers}
+    return {name: policy or None for name, policy in said.items() if policy is not None}
 
 
 def _pruned(state: HostState, spec: Spec, plan: Plan, gone: Iterable[Allocation]) -> Plan:
@@ -469,6 +481,7 @@ def _steps(state: HostState, plan: Plan, adopted: Collection[str] = ()) -> Itera
     for name, owner in plan.ledger.extra_owners:
         yield DiffLine("~", _kind(known[name]), name, f"also granted to {owner}")
     yield from _split(plan, known)
+    yield from _policy_steps(plan, known)
     for change in plan.changes:
         if change.path not in {SUBUID, SUBGID}:
             remap = daemon_json.parse(change.after, change.path).get(daemon_json.REMAP)
@@ -487,6 +500,15 @@ def _split(plan: Plan, known: Mapping[str, Allocation]) -> Iterator[DiffLine]:
     for one in plan.ledger.update:
         if one.name not in also and one.split_owners != known[one.name].split_owners:
             yield DiffLine("~", _kind(one), one.name, "root's line is split into smaller ones")
+
+
+def _policy_steps(plan: Plan, known: Mapping[str, Allocation]) -> Iterator[DiffLine]:
+    """What changes in what containers may do."""
+    for one in (*plan.ledger.add, *plan.ledger.update):
+        was = known[one.name].policy if one.name in known else None
+        if one.policy != was:
+            words = shell(*flags(one.policy)) if one.policy else "none"
+            yield DiffLine("~", _kind(one), one.name, f"policy: {words}")
 
 
 def _publish_steps(state: HostState, plan: Plan) -> Iterator[DiffLine]:

@@ -113,6 +113,7 @@ def _container(
         within=a.within,
         passes=passes.written(a.passes),
         map=passes.map_lines(a.mapping) if a.within and not a.reserved_range else (),
+        harden=a.policy,
     )
 
 

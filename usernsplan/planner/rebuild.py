@@ -128,13 +128,13 @@ def make_rebuilt(
         nowhere_else += "; the new ledger keeps what the damaged one still shows"
     left.append(
         LeftOut(
-            "quarantined ranges, reservations, slices, allocations without lines, new names and the "
-            "history",
+            "quarantined ranges, reservations, slices, allocations without lines, new names, policies "
+            "and the history",
             nowhere_else,
             f"{adopt} lists those whose map a configuration of LXC, Incus or Podman has; allocate "
             "other slices again, with --within and --start; reserve in a plan file the ids that "
-            "other programs use; before you use a new range, look for files that carry its ids: "
-            f"{find}",
+            "other programs use; say again with harden what containers may do; before you use a new "
+            f"range, look for files that carry its ids: {find}",
         )
     )
 

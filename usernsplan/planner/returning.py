@@ -69,8 +69,15 @@ def in_use(state: HostState, former: Quarantined, claims: Claims) -> RefusedErro
 
 
 def since_then(allocation: Allocation, former: Quarantined | None) -> Allocation:
-    """The allocation with its former date if it has its former map: its volumes are then right."""
-    if former and former.was and former.was.mapping == allocation.mapping:
+    """The allocation with its former policy, and with its former date if it has its former map.
+
+    Its volumes are then right.
+    """
+    if former is None or former.was is None:
+        return allocation
+    # Nobody asked to let the container do more.
+    allocation = replace(allocation, policy=former.was.policy)
+    if former.was.mapping == allocation.mapping:
         return replace(allocation, since=former.was.since, event=former.was.event)
     return allocation
 

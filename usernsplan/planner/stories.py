@@ -907,6 +907,20 @@ has its own copy of such a mount, in another mount namespace, keeps the old map 
 
 Start the container with the new map: it then gets the new mount.""",
     ),
+    Story(
+        "USN182",
+        "warning",
+        "A policy gives a container much",
+        """\
+harden was asked to leave the container something that its profile takes away, and that has often
+been a way out of containers: a great capability, a system call that the engine refuses, or setuid
+programs that raise the privileges of a process.
+
+    usernsplan harden web --profile seed --cap-add sys_admin
+
+In a user namespace a capability counts only over what the namespace has. But it opens code of the
+kernel that is seldom used by others. Leave it out unless the container's program needs it.""",
+    ),
 )
 ADVICE: dict[str, Story] = {story.code: story for story in _STORIES}
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from usernsplan.engines.base import Rendered, Verdict
     from usernsplan.errors import UsernsplanError
     from usernsplan.fixing import FixReport, Place
+    from usernsplan.harden.policy import Policy
     from usernsplan.ids import IdRange
     from usernsplan.layout import Layout
     from usernsplan.mapping import IdMap, Pass
@@ -369,7 +370,15 @@ def allocation_fields(a: Allocation) -> dict[str, Any]:
         "published": a.published,
         "passes": pass_fields(a.passes),
         "within": a.within or None,
+        "policy": policy_fields(a.policy) if a.policy else None,
     }
+
+
+def policy_fields(policy: Policy) -> dict[str, Any]:
+    """A policy, without what is as in its profile."""
+    from usernsplan.harden.policy import written  # noqa: PLC0415 - many hosts have no policy
+
+    return written(policy)
 
 
 def pass_fields(passes: Iterable[Pass]) -> list[dict[str, Any]]:

@@ -79,6 +79,8 @@ def plan(plan: Plan, layout: Layout, *, done: bool) -> str:
         freed = [f"{one.name} ({one.reserved_range})" for one in plan.freed] or plan.ledger.forget
         word = "Forgotten" if done else "Would be forgotten"
         parts.append(f"{word}: {', '.join(freed)}. The ranges can be allocated again.")
+    for one in plan.allocations if plan.kind == "harden" else ():
+        parts.append(f"Policy of {one.name}: {policy_words(one)}.")
     for old, new in plan.ledger.rename if plan.kind == "rename" else ():
         parts.append(f"{'Renamed' if done else 'Would be renamed'}: {old} is now {new}.")
     if plan.next_steps:
@@ -182,6 +184,8 @@ def allocation(
     ]
     if unused := _unused(a):
         rows.append(("unused", unused))
+    if a.policy:
+        rows.append(("policy", policy_words(a)))
 
     for v, fact, remedy in recorded.volumes:
         how = f"{shown_path(v.path)} ({' '.join(filter(None, (v.mode, v.user)))})"
@@ -436,6 +440,15 @@ def _disk_extent(one: Extent) -> str:
     if one.count == 1:
         return f"{one.container} as {one.host}"
     return f"{one.container_range} as {one.host_range}"
+
+
+def policy_words(a: Allocation) -> str:
+    """What the container may do, as the options of harden that say so."""
+    if a.policy is None:
+        return "none"
+    from usernsplan.harden.policy import flags  # noqa: PLC0415 - many hosts have no policy
+
+    return shell(*flags(a.policy))
 
 
 def _extent(container: int, host: int, count: int) -> str:

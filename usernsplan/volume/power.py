@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidValueError
 from usernsplan.escape import operand
-from usernsplan.formats.proc_status import CAPABILITIES
+from usernsplan.harden.names import CAPABILITIES
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.values import dataclass, field, replace
 from usernsplan.volume import metadata

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usernsplan.formats.proc_status import CAPABILITIES
+from usernsplan.harden.names import CAPABILITIES
 from usernsplan.ids import OVERFLOW_ID
 from usernsplan.mapping import KINDS
 from usernsplan.values import NamedTuple

@@ -17,7 +17,7 @@ from tests.each import each
 from usernsplan.errors import InvalidFileError, InvalidValueError
 from usernsplan.harden import names, seccomp
 from usernsplan.harden.bases import NO_FILTER, Argument, Base, Rule, base_of
-from usernsplan.harden.effective import PROFILES, Effective, effective
+from usernsplan.harden.effective import Effective, effective
 from usernsplan.harden.policy import policy_of
 from usernsplan.harden.seccomp import laid_over
 
@@ -28,7 +28,7 @@ PROOF = 71
 
 
 def given(profile: str = "default", **said: Any) -> Effective:
-    return effective(policy_of({"profile": profile, **said}, PROFILES))
+    return effective(policy_of({"profile": profile, **said}))
 
 
 def read(said: object, **how: Any) -> Base:

@@ -36,7 +36,7 @@ from usernsplan.values import replace
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from usernsplan.engines.base import Rendered
+    from usernsplan.engines.base import Engine, Rendered
     from usernsplan.harden.policy import Policy
     from usernsplan.layout import Layout
     from usernsplan.ledger import Ledger
@@ -100,7 +100,7 @@ def _rendering(request: RenderRequest, root: str) -> Rendered:
         version=programs.version(chosen.asks) if chosen.asks and layout.is_host else "",
     )
     if allocation.policy and not request.no_harden:
-        context = _with_policy(context, allocation.policy, chosen.own_filters, request.base)
+        context = _with_policy(context, allocation.policy, chosen, request.base)
     elif request.base is not None:
         raise InvalidValueError(
             f"--base is for a policy, and '{request.name}' has none here",
@@ -120,12 +120,12 @@ def _rendering(request: RenderRequest, root: str) -> Rendered:
 
 
 def _with_policy(
-    context: RenderContext, policy: Policy, own_filters: Iterable[str], base: str | None = None
+    context: RenderContext, policy: Policy, chosen: Engine, base: str | None = None
 ) -> RenderContext:
     """The context with a policy, and with what its filter has to be laid over."""
     from usernsplan.harden.effective import effective  # noqa: PLC0415 - many hosts have no policy
 
-    raw, place = _own_filter(context.layout, own_filters, base)
+    raw, place = _own_filter(context.layout, chosen, base)
     machine = os.uname()
     return replace(
         context,
@@ -138,7 +138,7 @@ def _with_policy(
     )
 
 
-def _own_filter(layout: Layout, paths: Iterable[str], base: str | None) -> tuple[bytes | None, str]:
+def _own_filter(layout: Layout, chosen: Engine, base: str | None) -> tuple[bytes | None, str]:
     """An engine's own profile of system calls, and its place; ``base`` is one that the user names."""
     if base is not None:
         path = os.path.abspath(base)
@@ -150,10 +150,28 @@ def _own_filter(layout: Layout, paths: Iterable[str], base: str | None) -> tuple
         if raw is None:
             raise InvalidValueError(f"--base {shown_path(base)} does not exist")
         return raw, base
-    for path in paths:
-        if (raw := files.read(layout, path, largest=files.LARGEST)) is not None:
+    named = chosen.names_filter([*_contents(layout, chosen.filter_configs)])
+    if named and not named.startswith("/"):
+        # Nobody says from which folder on.
+        return None, ""
+    for path in (os.path.normpath(named),) if named else chosen.own_filters:
+        raw = files.read(layout, path, follow=True, largest=files.LARGEST)
+        if raw is not None:
             return raw, layout.path(path)
     return None, ""
+
+
+def _contents(layout: Layout, paths: Iterable[str]) -> Iterator[bytes]:
+    """What is in the files of these paths that exist; a * is for any names in a folder."""
+    from fnmatch import filter as matching  # noqa: PLC0415 - many hosts have no policy
+
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        found = sorted(matching(files.names(layout, folder), name)) if "*" in name else [name]
+        for each in found:
+            raw = files.read(layout, f"{folder}/{each}", follow=True, largest=files.LARGEST)
+            if raw is not None:
+                yield raw
 
 
 def _unwritten(found: Rendered, request: RenderRequest, layout: Layout) -> Iterator[str]:
@@ -230,7 +248,7 @@ def _supported(allocation: Allocation, layout: Layout, ledger: Ledger) -> Iterat
         # Of a bundle, the question is what can be done with one, not with a fragment.
         bundle = "{}" if "bundle" in chosen.takes else None
         context = RenderContext(state=state, bundle=bundle, layout=layout)
-        context = _with_policy(context, allocation.policy, chosen.own_filters)
+        context = _with_policy(context, allocation.policy, chosen)
         if context.policy:
             parts = engines.parts(name, context.policy, allocation, context)
             yield Support(name, verdict, parts)

@@ -106,6 +106,37 @@ def test_a_filter_is_named_until_it_is_in_its_place_and_again_once_it_is_another
     assert {"names": ["read"], "action": "SCMP_ACT_ALLOW"} not in _rules(root)
 
 
+@pytest.mark.parametrize(
+    ("engine", "path", "content"),
+    [
+        (
+            "podman",
+            "etc/containers/containers.conf",
+            '[containers]\nseccomp_profile = "/etc/own.json"\n',
+        ),
+        (
+            "quadlet",
+            "etc/containers/containers.conf.d/10-own.conf",
+            "[containers]\n# seccomp_profile = '/not/this'\nseccomp_profile='/etc/own.json'\n",
+        ),
+        ("docker", "etc/docker/daemon.json", '{"seccomp-profile": "/etc/own.json"}'),
+        ("compose", "etc/docker/daemon.json", '{"seccomp-profile": "/etc/own.json"}'),
+    ],
+)
+def test_a_profile_that_the_host_names_for_the_engine_is_what_the_filter_is_laid_over(
+    root: Path, engine: str, path: str, content: str
+) -> None:
+    here("harden", "web", *SEED, "--root", root)
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_text(content)
+    _, said = here("render", engine, "web", "--root", root)
+    # It is not the one that comes with the engine, even if it cannot be read.
+    assert f"system calls, families, architectures: {engine} does not" in said
+    (root / "etc/own.json").write_text(OWN.replace("read", "write"))
+    here("render", engine, "web", "--out", root, "--root", root)
+    assert {"names": ["write"], "action": "SCMP_ACT_ALLOW"} in _rules(root)
+
+
 def test_base_gives_the_profile_of_an_engine_that_has_none_on_disk(
     root: Path, tmp_path: Path
 ) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from tests.each import each
 from usernsplan.errors import InvalidValueError
-from usernsplan.formats.proc_status import CAPABILITIES
-from usernsplan.harden.effective import PROFILES, Effective, effective
+from usernsplan.harden.effective import Effective, effective
+from usernsplan.harden.names import CAPABILITIES
 from usernsplan.harden.policy import Policy, flags, policy_of, translated, written
 from usernsplan.ids import IdRange, IdSet
 
@@ -23,7 +23,7 @@ SEED = {
 
 
 def of(profile: str = "default", **said: Any) -> Policy:
-    return policy_of({"profile": profile, **said}, PROFILES)
+    return policy_of({"profile": profile, **said})
 
 
 def given(profile: str = "default", **said: Any) -> Effective:

@@ -17,7 +17,7 @@ from tests.each import each
 from usernsplan.errors import InvalidFileError, InvalidValueError
 from usernsplan.harden import names, seccomp
 from usernsplan.harden.bases import NO_FILTER, Argument, Base, Rule, base_of
-from usernsplan.harden.effective import PROFILES, Effective, effective
+from usernsplan.harden.effective import Effective, effective
 from usernsplan.harden.policy import policy_of
 from usernsplan.harden.seccomp import laid_over
 
@@ -28,7 +28,7 @@ PROOF = 71
 
 
 def given(profile: str = "default", **said: Any) -> Effective:
-    return effective(policy_of({"profile": profile, **said}, PROFILES))
+    return effective(policy_of({"profile": profile, **said}))
 
 
 def read(said: object, **how: Any) -> Base:
@@ -407,6 +407,14 @@ def test_a_denied_call_has_no_second_door_on_i386(
     assert at_door.pop(number) == REFUSED
     assert bpf.passes(at_door[2])
     assert bpf.passes(at_door[1])
+
+
+@each("base", [NO_FILTER, "podman"])
+@each("version", [1, 0xFFFF])
+def test_ipc_of_another_version_is_the_same_call(base: Base | str, version: int) -> None:
+    """The kernel looks for the call in the lower 16 bits of ipc(2)'s first argument."""
+    code = over(given(deny_syscalls=["shmget"]), podman() if base == "podman" else NO_FILTER)
+    assert not bpf.passes(answer(code, "ipc", version << 16 | 23, arch="i386"))
 
 
 def test_what_becomes_of_32_bit_programs_beside_families_is_said() -> None:

@@ -19,6 +19,8 @@ from usernsplan.strategies import options_of
 from usernsplan.values import NamedTuple, dataclass
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from usernsplan.formats.accounts import User
     from usernsplan.harden.effective import Effective
     from usernsplan.mapping import IdMap
@@ -162,7 +164,8 @@ class Engine(ABC):
     changes the owners at the start. ``idmap`` says whether it can map the ids of a mount: "yes";
     "asked", only on request, because some versions silently ignore it; "itself", it always does so.
     ``own_filters`` are the files that have its own profile of system calls; the first that exists
-    counts.
+    counts, unless one of the files ``filter_configs`` names another: see ``names_filter``. A * in
+    the last name of a path is for all such files, sorted.
     """
 
     reads_host: ClassVar[bool] = False
@@ -170,6 +173,7 @@ class Engine(ABC):
     takes: ClassVar[frozenset[str]] = frozenset()
     idmap: ClassVar[Literal["no", "yes", "asked", "itself"]] = "no"
     own_filters: ClassVar[tuple[str, ...]] = ()
+    filter_configs: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def verdict(self, allocation: Allocation) -> Verdict:
@@ -178,6 +182,11 @@ class Engine(ABC):
     @abstractmethod
     def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """What the engine reads. It is called only if the verdict is not "no"."""
+
+    def names_filter(self, contents: Sequence[bytes]) -> str:
+        """The profile of system calls that its configuration names instead of its own; "" for none."""
+        del contents
+        return ""
 
     def hardening(
         self, policy: Effective, allocation: Allocation, context: RenderContext

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from usernsplan.engines import hardened
 from usernsplan.engines.base import (
-    Engine,
     File,
     Hardening,
     RenderContext,
@@ -18,7 +17,7 @@ from usernsplan.engines.base import (
     nearly,
     quoted,
 )
-from usernsplan.engines.docker import NO_FILTER, SELINUX, can_lay
+from usernsplan.engines.docker import NO_FILTER, SELINUX, OfDaemon, can_lay
 from usernsplan.escape import shell
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation, Mount
 
 
-class Compose(Engine):
+class Compose(OfDaemon):
     """What compose can express: the daemon's remap stays, no new privileges, and volumes."""
 
     takes = frozenset({"volume"})

@@ -33,6 +33,8 @@ from usernsplan.mapping import KINDS
 from usernsplan.model import DEFAULT_NAME
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from usernsplan.harden.effective import Effective
     from usernsplan.mapping import Kind
     from usernsplan.model import Allocation, Mount
@@ -43,7 +45,20 @@ NO_FILTER = (
 SELINUX = "selinux-enabled"
 
 
-class Docker(Engine):
+class OfDaemon(Engine):
+    """What the engines of the host's dockerd share: where its own profile of system calls is."""
+
+    filter_configs = (DAEMON_JSON,)
+
+    def names_filter(self, contents: Sequence[bytes]) -> str:
+        """Only daemon.json can name a file; without, the profile is in the program."""
+        [raw] = contents or (b"",)
+        named = daemon_json.parse(raw, DAEMON_JSON).get("seccomp-profile") or ""
+        # A newer dockerd takes these two words.
+        return "" if named in {"builtin", "unconfined"} else named
+
+
+class Docker(OfDaemon):
     """The host's daemon.json, with userns-remap and no-new-privileges added."""
 
     reads_host = True

@@ -22,6 +22,7 @@ from usernsplan.engines.base import (
     plain,
 )
 from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.formats import containers_conf
 from usernsplan.formats.subid import Grant, by_start, end_to_end
 from usernsplan.mapping import KINDS, Extent, IdMap, Mapping
 from usernsplan.model import DEFAULT_OWNER, OWN_PREFIX, ROOT
@@ -37,15 +38,28 @@ if TYPE_CHECKING:
 
 # Where containers-common has Podman's own profile. The first one counts.
 OWN_FILTERS = ("/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json")
-NO_FILTER = f"its own profile was not found: {' or '.join(OWN_FILTERS)}; --base FILE gives one"
+NO_FILTER = (
+    f"its own profile was not found: {' or '.join(OWN_FILTERS)}, or what containers.conf names; "
+    "--base FILE gives one"
+)
 
 
-class Podman(Engine):
+class OfPodman(Engine):
+    """What Podman's engines share: where its own profile of system calls is."""
+
+    own_filters = OWN_FILTERS
+    filter_configs = containers_conf.PATHS
+
+    def names_filter(self, contents: Sequence[bytes]) -> str:
+        """The host's containers.conf may name another profile."""
+        return containers_conf.seccomp_profile(contents)
+
+
+class Podman(OfPodman):
     """Flags for podman run, create and build."""
 
     takes = frozenset({"volume", "U", "rootless"})
     idmap = "yes"
-    own_filters = OWN_FILTERS
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Any map: root's Podman passes it to the runtime unchanged."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from usernsplan.engines import engine_of_pool
 from usernsplan.engines.base import (
     EXACTLY,
-    Engine,
     File,
     Hardening,
     RenderContext,
@@ -19,7 +18,7 @@ from usernsplan.engines.base import (
     no,
     subid_files,
 )
-from usernsplan.engines.podman import OWN_FILTERS, flags_of, of_idmap, volume
+from usernsplan.engines.podman import OfPodman, flags_of, of_idmap, volume
 from usernsplan.strategies import SLOT
 
 if TYPE_CHECKING:
@@ -34,12 +33,11 @@ auto-userns-max-size = {SLOT}
 """
 
 
-class PodmanAuto(Engine):
+class PodmanAuto(OfPodman):
     """Flags for podman run, and the configuration that makes --userns=auto the default."""
 
     takes = frozenset({"volume", "U"})
     idmap = "yes"
-    own_filters = OWN_FILTERS
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """A pool: Podman chooses which part of it a container gets."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from usernsplan.engines import hardened, podman
 from usernsplan.engines.base import (
     EXACTLY,
-    Engine,
     File,
     Hardening,
     RenderContext,
@@ -21,12 +20,11 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation
 
 
-class Quadlet(Engine):
+class Quadlet(podman.OfPodman):
     """The whole file if the image is given, else a drop-in for a file that names the image."""
 
     takes = frozenset({"volume", "U", "rootless", "image"})
     idmap = "yes"
-    own_filters = podman.OWN_FILTERS
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Any map, as for podman run."""

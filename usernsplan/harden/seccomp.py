@@ -80,10 +80,16 @@ def laid_over(policy: Effective, base: Base, *, machine: str, errno: int = EPERM
     refused, harder = _refused(base.rules, ACTIONS - PASSING), _refused(base.rules, HARDER)
     denied = policy.deny - (harder - policy.allow)
     rules = [Rule(tuple(sorted(denied)), ERRNO, errno), Rule(tuple(sorted(policy.allow)))]
+    if base.action in PASSING:
+        # The kernel looks at these bits of ipc(2)'s first argument; libseccomp compares all.
+        for number in sorted(_IPC[name] for name in _IPC.keys() & denied):
+            first = Argument(0, 0xFFFF, number, MASKED)
+            rules.append(Rule(("ipc",), ERRNO, errno, (first,)))
     if base.action in PASSING and "socket" not in denied | (refused - policy.allow):
         rules += _each(Rule(("socket",), ERRNO, errno), policy.families, _INT)
+    named = {name for rule in base.rules if not rule.args for name in rule.names} | policy.allow
     for rule in base.rules:
-        rules += _parted(rule.without(denied | policy.allow), denied)
+        rules += _parted(rule.without(denied | policy.allow), denied, named)
     rules = [part for rule in rules for part in _kept(rule, policy.families)]
 
     here = _architectures(policy, base, machine)
@@ -247,13 +253,16 @@ def _kept(rule: Rule, denied: IdSet) -> Iterator[Rule]:
         yield from _each(rule, both, _INT if of_int else _WHOLE)
 
 
-def _parted(rule: Rule, denied: Collection[str]) -> Iterator[Rule]:
-    """A rule whose doors let through, one by one, the calls that are not denied."""
+def _parted(rule: Rule, denied: Collection[str], named: Collection[str]) -> Iterator[Rule]:
+    """A rule whose doors let through, one by one, the calls that are not denied.
+
+    To libseccomp a rule for a call that is ``named`` is one for its door, too.
+    """
     doors = [door for door in _DOORS if rule.action in PASSING and door in rule.names]
     shut = [door for door in doors if _DOORS[door].keys() & denied]
     for door in shut:
         for call, number in _DOORS[door].items():
-            if call not in denied and not rule.args:
+            if call not in denied and call not in named and not rule.args:
                 first = Argument(0, number, 0, EQUAL)
                 yield rule._replace(names=(door,), args=(first,))
     yield rule.without(shut)

@@ -172,15 +172,24 @@ class StoppedError(UsernsplanError):
     code = "interrupted"
 
 
-@contextmanager
-def concerning(allocation: str = "", option: str = "") -> Iterator[None]:
-    """Add to errors in the body the allocation, or the option, that they concern."""
-    try:
-        yield
-    except UsernsplanError as error:
-        error.allocation = error.allocation or allocation
-        error.option = error.option or option
-        raise
+class concerning:  # noqa: N801 - it is used like a function
+    """Add to errors in the body the allocation, or the option, that they concern.
+
+    A class, because a plan of 10,000 names enters it 60,000 times.
+    """
+
+    __slots__ = ("_allocation", "_option")
+
+    def __init__(self, allocation: str = "", option: str = "") -> None:
+        self._allocation, self._option = allocation, option
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: object, __: object) -> None:
+        if isinstance(error, UsernsplanError):
+            error.allocation = error.allocation or self._allocation
+            error.option = error.option or self._option
 
 
 @contextmanager

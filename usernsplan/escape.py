@@ -20,7 +20,6 @@ _COMMAND = pattern(r"(?m)^([ \t]*):(?=:)|(#)#(?=\[)")
 # The colours that report.colour.Paint writes.
 _PAINT = pattern(r"(\x1b\[(?:[0-2]|3[1-6])m)")
 _LINES = pattern(r"[^\n\t]+")
-_ODD = pattern(r"[^\n\t -~]")
 # Characters without a meaning to printf(1) or to a shell in quotes. The dash is missing because
 # printf would take a word that begins with one for an option.
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._+=:,@ ")
@@ -66,7 +65,8 @@ def utf8(text: str) -> str:
 
 def lines(text: str, *, colours: bool = False) -> str:
     """Escape text like ``line``, but keep line ends and tabs; with ``colours`` also our colours."""
-    if not _ODD.search(text):
+    # Nearly every text is printable, and a long one is looked at in a tenth of a pattern's time.
+    if text.replace("\n", "").replace("\t", "").isprintable():
         return text
     if colours and "\x1b" in text:
         # Every second piece is a colour.

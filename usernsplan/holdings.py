@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from usernsplan.formats import subid
 from usernsplan.formats.limits import INCUS_LEAST
 from usernsplan.ids import IdRange, IdSet
+from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.mapping import KINDS
 from usernsplan.model import POOL_OWNERS, Record
 from usernsplan.strategies import SLOT, Shared, in_subid
@@ -24,16 +25,12 @@ _PIECE = INCUS_LEAST // 2
 
 
 class Holding(NamedTuple):
-    """An allocation's lines of one owner in one file, in the order that Docker needs."""
+    """An allocation's lines of one owner in the file of this path, in the order that Docker needs."""
 
     kind: Kind
     owner: str
     wanted: list[bytes]
-
-    @property
-    def path(self) -> str:
-        """The path of the file."""
-        return subid.PATHS[self.kind]
+    path: str
 
     def noted(self) -> list[tuple[str, str]]:
         """The lines as (path, line) pairs, as the ledger stores them."""
@@ -52,8 +49,9 @@ def holdings(allocation: Allocation, *owners: str) -> Iterator[Holding]:
             uids = _lines(allocation, "uid", owner)
             # Both maps are almost always the same.
             is_same = allocation.mapping.gids is allocation.mapping.uids
-            yield Holding("uid", owner, uids)
-            yield Holding("gid", owner, uids if is_same else _lines(allocation, "gid", owner))
+            yield Holding("uid", owner, uids, SUBUID)
+            gids = uids if is_same else _lines(allocation, "gid", owner)
+            yield Holding("gid", owner, gids, SUBGID)
 
 
 def _lines(allocation: Allocation, kind: Kind, owner: str) -> list[bytes]:

@@ -184,10 +184,12 @@ class _Standard:
 
 def _replace(value: Any, /, **changes: Any) -> Any:
     """A value like another, with these fields changed."""
-    for name, one in value.__our_fields__.items():
-        if one.init and name not in changes:
-            changes[name] = getattr(value, name)
-    return type(value)(**changes)
+    kept = [
+        changes.pop(name) if name in changes else getattr(value, name)
+        for name in value.__match_args__
+    ]
+    # What is left over is no field, which the class says.
+    return type(value)(*kept, **changes)
 
 
 def _asdict(value: Any) -> Any:

@@ -47,6 +47,15 @@ def test_what_overlaps_a_range_is_what_has_one_of_its_ids(
     assert set(some) <= set(expected)
 
 
+@given(CLAIMS, CLAIMS, ANY_KIND)
+def test_those_that_meet_some_claim_are_those_over_which_one_is(
+    claims: list[Claim], spans: list[Claim], kind: Kind | None
+) -> None:
+    index = Claims(claims)
+    expected = [span for span in spans if index.over(*span[:2], kind)]
+    assert index.met_by(spans, kind) == expected
+
+
 @given(CLAIMS, st.sets(st.integers(0, LAST + 30)), st.sampled_from(KINDS))
 def test_who_has_an_id_is_who_claims_it(claims: list[Claim], asked: set[int], kind: Kind) -> None:
     found = Claims(claims).of_each(asked, kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tracemalloc
 from dataclasses import replace
 from functools import partial
@@ -14,17 +15,19 @@ from hypothesis import strategies as st
 
 from tests.examples import examples
 from tests.unit.states import asked, carried_out, per_container, state
-from usernsplan import AllocateRequest, PerContainer, allocate
+from usernsplan import AllocateRequest, Layout, PerContainer, allocate
 from usernsplan.audit import Facts, check
 from usernsplan.claims import index
 from usernsplan.claims.index import Claim, over_others
 from usernsplan.formats import daemon_json, subid
 from usernsplan.ledger import access
-from usernsplan.model import ReleaseRequest
+from usernsplan.model import Finding, ReleaseRequest
 from usernsplan.planner.allocate import make_plan
 from usernsplan.planner.grants import Grants
 from usernsplan.planner.release import make_release
+from usernsplan.report import audit as audit_report
 from usernsplan.report import json_
+from usernsplan.report.colour import Paint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -49,6 +52,22 @@ def calls(holder: object, name: str, work: Callable[[], object]) -> int:
     with mock.patch.object(holder, name, autospec=True, side_effect=getattr(holder, name)) as it:
         work()
     return it.call_count
+
+
+def python_calls(work: Callable[[], object]) -> int:
+    """How many functions written in Python are entered, or go on as generators."""
+    entered = 0
+
+    def note(_: object, event: str, __: object) -> None:
+        nonlocal entered
+        entered += event == "call"
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return entered
 
 
 @given(ANY_JSON)
@@ -79,6 +98,26 @@ def test_a_long_document_is_never_whole_in_memory() -> None:
     assert most < size / 2
 
 
+def test_the_text_of_many_findings_is_never_whole_in_memory() -> None:
+    found = [Finding("USN020", "warning", f"number {n}", "a hint", "/etc/x") for n in range(20_000)]
+    tracemalloc.start()
+    try:
+        size = sum(map(len, audit_report.result(found, Layout(), Paint()).text()))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size > 900_000
+    assert most < size / 2
+
+
+def test_what_is_flat_is_laid_out_with_one_call() -> None:
+    finding = {"message": "a", "hint": "b", "place": "c"}
+    few, many = (
+        python_calls(partial(json_.laid_out, dict(list(finding.items())[:n]))) for n in (1, 3)
+    )
+    assert few == many
+
+
 def test_check_reads_the_configuration_of_docker_once_and_not_for_each_owner() -> None:
     hosts = [Facts(state(raw, raw)) for raw in (lines(3), lines(300))]
     few, many = (calls(daemon_json, "parse", partial(check, host)) for host in hosts)
@@ -91,6 +130,17 @@ def test_check_compares_each_allocation_with_its_lines_once() -> None:
     host = Facts(state(raw, raw, allocations=several))
     of_each_file = 2 * len(several)
     assert calls(Grants, "differs", partial(check, host)) == of_each_file
+
+
+def test_a_line_costs_check_few_calls_of_each_rule_although_each_has_a_finding() -> None:
+    def checked(count: int) -> int:
+        raw = lines(count)
+        return python_calls(lambda: check(Facts(state(raw, raw))))
+
+    checked(1)
+    few, many = checked(100), checked(300)
+    # A hundred rules look at it, in both files. Reading it and telling the finding are in this, too.
+    assert (many - few) / 200 < 26
 
 
 def test_lines_without_an_overlap_are_not_compared() -> None:
@@ -148,6 +198,33 @@ def test_a_plan_walks_through_the_ledger_as_often_for_many_names_as_for_few() ->
     ):
         few, many = (walks(partial(decide, tuple(every[:count])), there) for count in (2, 40))
         assert few == many, what
+
+
+def test_a_name_costs_few_calls_if_it_is_new_and_fewer_if_it_is_there() -> None:
+    def named(count: int) -> tuple[str, ...]:
+        return tuple(f"c{n:03}" for n in range(count))
+
+    empty = state()
+    hosts = [carried_out(empty, make_plan(empty, asked(*named(count)))) for count in (40, 240)]
+    few, many = (
+        python_calls(partial(make_plan, empty, asked(*named(count)))) for count in (40, 240)
+    )
+    assert (many - few) / 200 < 185
+
+    few, many = (python_calls(partial(make_plan, host, asked("more"))) for host in hosts)
+    assert (many - few) / 200 < 20
+
+
+def test_a_plan_walks_through_the_accounts_as_often_for_many_names_as_for_few() -> None:
+    host = state()
+    host = replace(host, accounts=replace(host.accounts, users=Walked(host.accounts.users)))
+
+    def walked(count: int) -> int:
+        Walked.times = 0
+        make_plan(host, asked(*(f"c{n}" for n in range(count))))
+        return Walked.times
+
+    assert walked(2) == walked(40)
 
 
 def test_what_is_appended_to_a_long_file_is_not_looked_for_in_all_of_it() -> None:

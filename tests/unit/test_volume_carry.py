@@ -12,7 +12,7 @@ import pytest
 
 from tests.command import needs_root
 from usernsplan import IdMap, Mapping
-from usernsplan.volume import logs, targets, walk
+from usernsplan.volume import logs, special, targets, walk
 from usernsplan.volume.carry import Rules
 from usernsplan.volume.look import Foreseeing, Looker
 from usernsplan.volume.parts import TOP
@@ -84,6 +84,30 @@ def test_a_folder_that_is_gone_is_nothing_and_no_failure(volume: walk.OpenVolume
     assert [*looker.look(0, TOP.below("x"), LATER)] == []
     assert looker.below == ([], 0)
     assert (looker.found.entries, looker.found.failed) == (0, [])
+
+
+@needs_root
+def test_a_file_with_power_that_goes_before_its_content_is_read_hides_no_other(
+    volume: walk.OpenVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give(volume, 33)
+    path = Path(volume.path, "a")
+    path.chmod(0o4755)
+    looked = special.looked
+
+    def looked_then_gone(names: list[str], pinning: int) -> object:
+        found = looked(names, pinning)
+        if "a" in names:
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(special, "looked", looked_then_gone)
+    looker = Looker([volume], THERE)
+    [note] = looker.look(0, TOP)
+    assert (looker.found.failed, looker.below[0]) == ([], ["below"])
+    assert [(group.names, group.proofs) for group in note.groups] == [(["a"], [None])]
+    assert Rules(THERE).carrier([volume]).carry(note) is False
+    assert os.lstat(f"{volume.path}/b")[4:6] == (100033, 100033)
 
 
 @needs_root

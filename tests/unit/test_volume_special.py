@@ -121,7 +121,7 @@ def changed(
     entry: Special, change: Change, renewed: dict[tuple[int, int], int] | None = None
 ) -> SpecialResult:
     """As a run does it: in bulk, and one by one what that leaves."""
-    [result] = carried(group(entry), change, 0)
+    [result] = carried([(group(entry), change)], 0)
     if result > 0:
         raise half_done(os.strerror(result))
     if result != LEFT:
@@ -359,15 +359,15 @@ def test_what_has_no_power_is_changed_in_bulk_also_where_a_kill_left_it(step: st
     before = {name: os.lstat(name).st_ctime_ns for name in ("right", "other")}
 
     if step == "Python":
-        assert carried(group(*entries), change, 0) == [LEFT] * 5
+        assert carried([(group(*entries), change)], 0) == [LEFT] * 5
         return
     results = [CHANGED, RIGHT, CHANGED, LEFT, LEFT]
-    assert carried(group(*entries), change, 0, preview=True) == results
+    assert carried([(group(*entries), change)], 0, preview=True) == results
     assert look("a", pin) == first
-    assert carried(group(*entries), change, 0) == results
+    assert carried([(group(*entries), change)], 0) == results
     assert {look(name, pin).form for name in ("a", "right", "killed")} == {last(first)}
     assert {name: os.lstat(name).st_ctime_ns for name in before} == before
-    assert carried(group(*entries), change, 0) == [RIGHT, RIGHT, RIGHT, LEFT, LEFT]
+    assert carried([(group(*entries), change)], 0) == [RIGHT, RIGHT, RIGHT, LEFT, LEFT]
 
 
 @needs_root
@@ -385,11 +385,60 @@ def test_an_acl_that_the_system_refuses_leaves_the_entry_half_done() -> None:
 
 
 @needs_root
-@POWERS
-def test_what_has_power_is_never_changed_in_bulk(mode: int, capability: bytes | None) -> None:
-    entry = made(mode, capability=capability)
-    assert carried(group(entry), going(entry), 0) == [LEFT]
+@pytest.mark.parametrize("mode", [0o4755, 0o2755, 0o6711, 0o2644])
+def test_bits_that_a_run_keeps_are_put_back_in_bulk(mode: int, step: str) -> None:
+    entry = made(mode, acl=acl_for(33))
+    change = going(entry)
+    results = [LEFT] if step == "Python" else [CHANGED]
+    assert carried([(group(entry), change)], 0, preview=True) == results
     assert look("a", pin) == entry
+    assert carried([(group(entry), change)], 0) == results
+    if step == "C":
+        assert seen() == (LAST, mode, acl_for(100033, mode), None)
+        assert carried([(group(entry), change)], 0) == [RIGHT]
+
+
+@needs_root
+def test_what_a_run_may_not_keep_or_not_give_back_is_not_changed_in_bulk() -> None:
+    capable = made(0o4755, capability=v2())
+    assert carried([(group(capable), going(capable))], 0) == [LEFT]
+    assert look("a", pin) == capable
+
+    os.removexattr("a", CAPABILITY)
+    entry = look("a", pin)
+    less = replace(last(entry), mode=stat.S_IFREG | 0o755)
+    undone = Change((FIRST,), entry.form, last(entry), entry.form, back=True)
+    for change in (going(entry, less), undone):
+        assert carried([(group(entry), change)], 0) == [LEFT]
+        assert look("a", pin) == entry
+
+    # A kill came right after the chown.
+    os.chown("a", *LAST)
+    assert carried([(group(entry), going(entry))], 0) == [LEFT]
+    assert seen() == (LAST, 0o755, None, None)
+
+
+@needs_root
+def test_groups_of_several_forms_are_changed_together(step: str) -> None:
+    names = [f"{number}" for number in range(2500)]
+    for at, name in enumerate(names):
+        Path(name).write_bytes(b"")
+        os.chown(name, *FIRST)
+        if at % 2:
+            os.setxattr(name, ACL_ACCESS, acl_for(33, 0o640))
+        Path(name).chmod((0o640, 0o640, 0o2640, 0o640, 0o604)[at % 5])
+    groups, _ = looked(names, 0)
+    work = []
+    for one in groups:
+        moved = one.form.acl and one.form.acl.replace(b"\x21\0\0\0", b"\x22\0\0\0")
+        new = replace(one.form, owner=LAST, acl=moved)
+        work.append((one, Change((FIRST,), one.form, new, new)))
+    assert len(work) == 6
+    expected = LEFT if step == "Python" else CHANGED
+    assert carried(work, 0) == [expected] * len(names)
+    if step == "C":
+        again, _ = looked(names, 0)
+        assert {one.form for one in again} == {change.new for _, change in work}
 
 
 @needs_root
@@ -400,7 +449,7 @@ def test_what_got_power_meanwhile_is_not_changed_in_bulk() -> None:
         if capability:
             os.setxattr("a", CAPABILITY, capability)
         now = look("a", pin)
-        assert carried(group(entry), going(entry), 0) == [LEFT]
+        assert carried([(group(entry), going(entry))], 0) == [LEFT]
         assert look("a", pin) == now
 
 

@@ -181,7 +181,7 @@ def proof(somewhere: Path) -> renew.Proof:
     path = somewhere / "original"
     path.write_bytes(CONTENT)
     pinned = os.open(path, os.O_PATH)
-    found = renew.proof_of(pinned)
+    found = renew.proof_of(pinned, os.fstat(pinned), None)
     os.close(pinned)
     assert found
     return found

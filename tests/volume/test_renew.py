@@ -48,6 +48,8 @@ from tests.volume.tree import (
     write,
 )
 from usernsplan.volume import renew, syscalls, walk
+from usernsplan.volume.descriptors import attribute
+from usernsplan.volume.metadata import CAPABILITY
 from usernsplan.volume.parts import Parts
 from usernsplan.volume.renew import NotRenewedError
 
@@ -74,7 +76,7 @@ def made(host: Host, name: str = "program", content: bytes = CONTENT, **more: An
 def proof_of(path: Path) -> renew.Proof | None:
     pinned = os.open(path, os.O_PATH | os.O_NOFOLLOW)
     try:
-        return renew.proof_of(pinned)
+        return renew.proof_of(pinned, os.fstat(pinned), attribute(pinned, CAPABILITY))
     finally:
         os.close(pinned)
 

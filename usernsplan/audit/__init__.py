@@ -61,8 +61,9 @@ __all__ = [
 def check(facts: Facts, codes: Collection[str] | None = None) -> tuple[Finding, ...]:
     """The findings of the rules with these codes (None: all), by severity, code and place."""
     wanted = [RULES[code] for code in sorted(RULES) if codes is None or code in codes]
-    found = [finding for rule in wanted for finding in rule.findings(facts)]
-    return tuple(sorted(found, key=lambda finding: SEVERITIES.index(finding.severity)))
+    # The rules are sorted, not the findings: each finding has the severity of its rule.
+    wanted.sort(key=lambda rule: SEVERITIES.index(rule.severity))
+    return tuple(finding for rule in wanted for finding in rule.findings(facts))
 
 
 def chosen(select: Iterable[str] = (), ignore: Iterable[str] = ()) -> frozenset[str]:

@@ -63,10 +63,10 @@ def _over(facts: Facts, kind: Kind) -> Iterator[Seen]:
     USN006 reports what a login can become, and USN008 an account's id in its own range.
     """
     what = CALLED[kind]
-    for span in facts.given[kind]:
-        over = facts.people.over(*span[:2], kind)
-        if not over or span.is_intended or may_become(facts, span):
+    for span in facts.people.met_by(facts.given[kind], kind):
+        if span.is_intended or may_become(facts, span):
             continue
+        over = facts.people.over(*span[:2], kind)
         own = _own_id(facts.users.get(span.owner) if span.number else None, kind)
         found = [
             c
@@ -115,7 +115,8 @@ def becomes_others(facts: Facts) -> Iterator[Seen]:
     nobody can log in as ('usernsplan allocate --strategy shared').
     """
     for kind, what in CALLED.items():
-        for span in facts.granted[kind]:
+        # Nearly every line is that of an owner without an account.
+        for span in [span for span in facts.granted[kind] if span.holder in facts.users]:
             # USN038 reports the ids of a pass.
             passes = span.allocation and span.allocation.passes and span.is_intended
             if passes or not may_become(facts, span):
@@ -191,6 +192,8 @@ def own_id(facts: Facts) -> Iterator[Seen]:
     """
     for kind in KINDS:
         for owner, spans in facts.by_owner[kind].items():
+            if owner not in facts.users:
+                continue
             own = _own_id(facts.rootless(owner), kind)
             for span in spans:
                 if own is not None and span.start <= own < span.stop:
@@ -257,7 +260,7 @@ def may_become(facts: Facts, span: Claim) -> bool:
     The account is one that can log in, or a service whose range contains host root.
     """
     user = facts.users.get(span.owner)
+    if user is None:
+        return False
     login = facts.person(span.owner) is not None
-    return login or (
-        user is not None and user.name != ROOT and span.start == 0 and not span.is_intended
-    )
+    return login or (user.name != ROOT and span.start == 0 and not span.is_intended)

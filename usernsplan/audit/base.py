@@ -10,7 +10,7 @@ from functools import cached_property
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from usernsplan.claims.index import NUMBER, Claims
+from usernsplan.claims.index import NUMBER, Claims, crowded
 from usernsplan.claims.meant import is_meant
 from usernsplan.claims.sources import claims_of
 from usernsplan.claims.useradd import useradd
@@ -22,7 +22,7 @@ from usernsplan.holdings import sees_records
 from usernsplan.ids import IdSet
 from usernsplan.layout import DAEMON_JSON
 from usernsplan.mapping import KINDS
-from usernsplan.model import DEFAULT_OWNER, ROOT, Finding, Overlap
+from usernsplan.model import DEFAULT_OWNER, ROOT, Finding, Overlap, Unlisted
 from usernsplan.planner.changes import passed_before
 from usernsplan.planner.daemon import remapped_to
 from usernsplan.planner.grants import Grants
@@ -138,7 +138,12 @@ class Facts:
 
     def place(self, path: str, number: int = 0) -> str:
         """path:line, with the path below this root."""
-        return self.state.layout.path(path) + (f":{number}" if number else "")
+        return f"{self._top}{path}:{number}" if number else f"{self._top}{path}"
+
+    @cached_property
+    def _top(self) -> str:
+        """What a path below this root begins with."""
+        return self.state.layout.path("")
 
     def place_of(self, claim: Claim) -> str:
         """path:line of the claim, below this root; "" for a claim that no file has."""
@@ -152,6 +157,16 @@ class Facts:
     def claims(self) -> Claims:
         """The index of all claims on this host."""
         return claims_of(self.state)
+
+    @cached_property
+    def _lines(self) -> tuple[Claim, ...]:
+        """The claims of lines, in file order, those of uids first."""
+        return tuple(claim for claim in self.claims if claim.source == "subid")
+
+    @cached_property
+    def besides_lines(self) -> Claims:
+        """All other claims. Most rules look for one of these, and there may be 100,000 lines."""
+        return Claims(claim for claim in self.claims if claim.source != "subid")
 
     @cached_property
     def users(self) -> dict[str, User]:
@@ -200,16 +215,27 @@ class Facts:
     @cached_property
     def granted(self) -> dict[Kind, tuple[Claim, ...]]:
         """By kind, every range that a line grants, lowest first."""
-        lines = sorted(
-            (claim for claim in self.claims if claim.source == "subid"),
-            key=itemgetter(0, 1, NUMBER),
-        )
+        lines = sorted(self._lines, key=itemgetter(0, 1, NUMBER))
         return {kind: tuple(claim for claim in lines if claim.kind == kind) for kind in KINDS}
+
+    @cached_property
+    def crowded(self) -> dict[Kind, list[Claim]]:
+        """By kind, those of ``granted`` that share ids with another line: nearly always none."""
+        return {kind: crowded(self.granted[kind]) for kind in KINDS}
+
+    @cached_property
+    def of_programs(self) -> tuple[Claim, ...]:
+        """The ids that programs have without a line, and those that useradd computes."""
+        return tuple(claim for claim in self.besides_lines if isinstance(claim.value, Unlisted))
 
     @cached_property
     def people(self) -> Claims:
         """Accounts by their uids and groups by their gids, lowest first, each name once."""
-        named = [c for c in self.claims if isinstance(c.value, User if c.kind == "uid" else Group)]
+        named = [
+            claim
+            for claim in self.besides_lines
+            if isinstance(claim.value, User if claim.kind == "uid" else Group)
+        ]
         return Claims(sorted({(c.start, c.kind, c.holder): c for c in named}.values()))
 
     def grants_of(self, owner: str, kind: Kind) -> list[Grant]:
@@ -221,17 +247,18 @@ class Facts:
     def by_owner(self) -> dict[Kind, dict[str, list[Claim]]]:
         """By kind and owner, the ranges that their lines grant, in file order."""
         found: dict[Kind, dict[str, list[Claim]]] = {kind: {} for kind in KINDS}
-        for kind in KINDS:
-            for claim in sorted(self.granted[kind], key=itemgetter(NUMBER)):
-                found[kind].setdefault(claim.holder, []).append(claim)
+        for claim in self._lines:
+            found[claim.kind].setdefault(claim.holder, []).append(claim)
         return found
 
     @cached_property
     def first_lines(self) -> dict[str, Claim]:
-        """Every owner, with the first of its lines."""
-        uids, gids = ({o: spans[0] for o, spans in self.by_owner[k].items()} for k in KINDS)
-        # The order is that of subuid, then that of subgid.
-        return uids | gids | uids
+        """Every owner, with the first of its lines, in the order of subuid, then of subgid."""
+        found: dict[str, Claim] = {}
+        for kind in KINDS:
+            for owner, spans in self.by_owner[kind].items():
+                found.setdefault(owner, spans[0])
+        return found
 
     @cached_property
     def reserved_ranges(self) -> Claims:
@@ -239,12 +266,12 @@ class Facts:
 
         Ids that pass through belong to the host, and are none of these.
         """
-        return self.claims.where(_is_own)
+        return self.besides_lines.where(_is_own)
 
     @cached_property
     def passes(self) -> tuple[Claim, ...]:
         """The host ids that pass through, of each kind, in the order of their allocations."""
-        return tuple(claim for claim in self.claims if claim.source == "pass")
+        return tuple(claim for claim in self.besides_lines if claim.source == "pass")
 
     @cached_property
     def passed(self) -> dict[tuple[str, Kind, int], str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from usernsplan.audit import slips
 from usernsplan.audit.base import Facts, Seen, listed, rule
+from usernsplan.claims.index import Claims
 from usernsplan.claims.sources import Granted
 from usernsplan.engines.base import allocate_again
 from usernsplan.escape import line as shown
@@ -386,8 +387,10 @@ def another_container_maps_ours(facts: Facts) -> Iterator[Seen]:
     the other container ids of its own: 'usernsplan allocate', 'usernsplan render lxc', and then
     shift its files with 'usernsplan fix-volume --mode shift'.
     """
-    theirs = facts.claims.where(
-        lambda claim: isinstance(claim.value, Unlisted) and claim.value.program in OF_LXC
+    theirs = Claims(
+        claim
+        for claim in facts.of_programs
+        if isinstance(claim.value, Unlisted) and claim.value.program in OF_LXC
     )
     found: dict[str, list[Claim]] = {}
     for ours in facts.reserved_ranges if theirs.ids else ():

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from usernsplan.claims.index import Claim
-    from usernsplan.mapping import Kind
-
 # SSSD's ldap_idmap_range_min and ldap_idmap_range_max, of sssd-ldap(5).
 _SSSD = range(200000, 2000200000)
 # A program that stores ids as signed 32-bit numbers reads these as negative.
@@ -45,7 +43,7 @@ def over_reserved(facts: Facts) -> Iterator[Seen]:
     Move the range to 589824 or above. Only the strategy 'shared' shares ids below 65536, and
     it does so on purpose, so this rule does not report its lines.
     """
-    kept = facts.claims.where(
+    kept = facts.besides_lines.where(
         lambda claim: (
             claim.source == "reservation"
             or (
@@ -57,10 +55,8 @@ def over_reserved(facts: Facts) -> Iterator[Seen]:
         )
     )
     for kind in KINDS:
-        for span in facts.given[kind]:
+        for span in kept.met_by(facts.given[kind], kind):
             over = kept.over(*span[:2], kind)
-            if not over:
-                continue
             found = [c for c in sorted(over, key=_rank) if not _is_expected(facts, span, c)]
             if found and not span.is_intended:
                 whose = listed(map(_whose, found))
@@ -113,9 +109,11 @@ def over_directory(facts: Facts) -> Iterator[Seen]:
     and use other ranges: 'usernsplan allocate --pool FIRST-LAST'.
     """
     service = advice.directory_service(facts.state)
+    if not service:
+        return
     lines = [s for kind in KINDS for s in facts.granted[kind] if not s.is_intended]
     found = [s for s in lines if s.start < _SSSD.stop and _SSSD.start < s.stop]
-    if service and found:
+    if found:
         first = facts.place_of(found[0])
         message = (
             f"accounts also come from {service}, and {len(found)} lines (the first is {first}) "
@@ -140,8 +138,8 @@ def past_signed(facts: Facts) -> Iterator[Seen]:
 
     Move the range below 2147483648.
     """
-    for span in _plain(facts):
-        if _SIGNED < span.stop <= ID_LIMIT:
+    for span in _past(facts, _SIGNED):
+        if span.stop <= ID_LIMIT:
             yield Seen(
                 facts.place_of(span),
                 f"{span.owner}'s {span.ids} reaches past {_SIGNED - 1}",
@@ -160,20 +158,21 @@ def past_all_ids(facts: Facts) -> Iterator[Seen]:
 
     Give the owner a lower range.
     """
-    for span in _plain(facts):
-        if span.stop > ID_LIMIT:
-            yield Seen(
-                facts.place_of(span),
-                f"{span.owner}'s {span.ids} reaches past {ID_LIMIT - 1}, the last id",
-                "move the range: the kernel refuses such a map",
-            )
+    for span in _past(facts, ID_LIMIT):
+        yield Seen(
+            facts.place_of(span),
+            f"{span.owner}'s {span.ids} reaches past {ID_LIMIT - 1}, the last id",
+            "move the range: the kernel refuses such a map",
+        )
 
 
-def _is_behind_instances(span: Claim) -> bool:
-    """Tell whether a line is the usual one of Incus's instances, or ours behind it.
+def _is_meant_outside(span: Claim) -> bool:
+    """Tell whether a line is the usual one of Incus's instances, or ours behind it or of one id.
 
     Incus's package writes the one, and the default pool goes on there.
     """
+    if span.is_intended or (span.allocation and span.allocation.strategy == SingleUid.name):
+        return True
     is_theirs = (span.holder, *span[:2]) == (ROOT, INSTANCES.start, INSTANCES.stop)
     is_ours = span.allocation and BEHIND_INSTANCES.start <= span.start
     return is_theirs or (bool(is_ours) and span.stop <= BEHIND_INSTANCES.stop)
@@ -204,27 +203,31 @@ def outside_the_pool(facts: Facts) -> Iterator[Seen]:
         low, high = area.first, area.last
         outside = [
             span
-            for span in _plain(facts, kind)
+            for span in facts.granted[kind]
             if (span.start < low or span.stop - 1 > high)
+            and isinstance(span.value, Grant)
             # USN009 and USN013 report ranges below 65536 and past 2^31.
             and not (
-                span.is_intended
-                or (span.allocation and span.allocation.strategy == SingleUid.name)
-                or span.start < SLOT
+                span.start < SLOT
                 or span.stop > _SIGNED
-                or _is_behind_instances(span)
+                or ((span.allocation or span.holder == ROOT) and _is_meant_outside(span))
             )
         ]
         if outside:
-            whose = listed([f"{span.owner}'s {span.ids}" for span in outside], 1)
+            first = outside[0]
+            whose = listed([f"{first.owner}'s {first.ids}"], 1, count=len(outside))
             yield Seen(
-                facts.place_of(outside[0]),
+                facts.place_of(first),
                 f"{whose} outside {low}-{high} of {facts.place(LOGIN_DEFS)}",
                 "raise the limit there, or leave it as it is",
             )
 
 
-def _plain(facts: Facts, *kinds: Kind) -> Iterator[Claim]:
-    """The ranges of lines that every reader reads alike; other rules report the other lines."""
-    for kind in kinds or KINDS:
-        yield from (span for span in facts.granted[kind] if isinstance(span.value, Grant))
+def _past(facts: Facts, limit: int) -> list[Claim]:
+    """The ranges of lines that have an id of ``limit`` or more; other rules report odd lines."""
+    return [
+        span
+        for kind in KINDS
+        for span in facts.granted[kind]
+        if span.stop > limit and isinstance(span.value, Grant)
+    ]

@@ -51,7 +51,7 @@ def owners_overlap(facts: Facts) -> Iterator[Seen]:
         roots = {span[:2] for span in facts.by_owner[kind].get(ROOT, ())}
         others = [
             span
-            for span in facts.granted[kind]
+            for span in facts.crowded[kind]
             if not (span.allocation or span.holder in facts.owners)
             # If root has the same range as its daemon, root's line is the one to report.
             and not (span.holder in DAEMONS_OF_ROOT and span[:2] in roots)
@@ -107,12 +107,11 @@ def allocations_overlap(facts: Facts) -> Iterator[Seen]:
 
     room = _MOST
     for kind in KINDS:
-        for span in facts.granted[kind]:
-            if span.allocation:
+        of_others = (span for span in facts.granted[kind] if not span.allocation)
+        for span in held.met_by(of_others, kind):
+            if is_meant(span):
                 continue
             over = held.over(*span[:2], kind, most=max(room, _FEW))
-            if not over or is_meant(span):
-                continue
             found = [one for one in over if span.holder not in _owners(one)]
             left_out = held.how_many(*span[:2], kind) - len(over)
             room -= len(over)
@@ -194,7 +193,7 @@ def own_lines_overlap(facts: Facts) -> Iterator[Seen]:
         # Root's lines are not joined: newuidmap accepts each of them alone. USN052 reports ours.
         lines = (
             span
-            for span in facts.granted[kind]
+            for span in facts.crowded[kind]
             if span.holder != ROOT and span.holder not in facts.owners
         )
         hint = "remove one of them: the kernel refuses such a map"

@@ -45,13 +45,8 @@ def orphan(facts: Facts) -> Iterator[Seen]:
     If the owner has a new name, change it in the line. If nobody has these ids any more,
     remove the line.
     """
-    for owner, span in facts.first_lines.items():
-        if (
-            owner.isdigit()
-            or not facts.is_nobody(owner)
-            or owner in _KNOWN
-            or owner.startswith(OWN_PREFIX)
-        ):
+    for owner, span in _of_nobody(facts):
+        if owner.isdigit() or owner in _KNOWN or owner.startswith(OWN_PREFIX):
             continue
         ours = facts.owners.get(owner)
         hint = "correct the owner in the line, or remove the line"
@@ -76,13 +71,20 @@ def orphan_number(facts: Facts) -> Iterator[Seen]:
 
     Remove the line, or create the account.
     """
-    for owner, span in facts.first_lines.items():
-        if owner.isdigit() and facts.is_nobody(owner):
+    for owner, span in _of_nobody(facts):
+        if owner.isdigit():
             yield Seen(
                 facts.place_of(span),
                 f"no account has the uid {owner}: the next one with it inherits {span.ids}",
                 "remove the line, or create the account",
             )
+
+
+def _of_nobody(facts: Facts) -> list[tuple[str, Claim]]:
+    """The owners that certainly are no accounts, with their first lines."""
+    if facts.state.accounts.unknown:
+        return []
+    return [one for one in facts.first_lines.items() if one[0] not in facts.users]
 
 
 @rule("USN094", "info")
@@ -130,12 +132,12 @@ def in_one_file(facts: Facts) -> Iterator[Seen]:
     """
     others: dict[Kind, Kind] = {"uid": "gid", "gid": "uid"}
     for kind, other in others.items():
-        for owner, several in facts.by_owner[kind].items():
+        for owner, several in _in_use(facts, kind):
             if owner in facts.by_owner[other]:
                 continue
             # Single ids of the host, which root passes through, are of one kind.
             spans = [span for span in several if not is_meant(span)]
-            if spans and _in_use(facts, owner):
+            if spans:
                 place = facts.place(PATHS[other])
                 message = f"{owner} has {spans[0].ids} here, but nothing in {place}"
                 command = f"usermod --add-sub{other}s {spans[0].for_usermod} {shell(owner)}"
@@ -161,9 +163,9 @@ def not_alike(facts: Facts) -> Iterator[Seen]:
     If you know about it, you do not have to do anything. To make both alike, choose a range
     that is free in both files, and shift the files with 'usernsplan fix-volume --mode shift'.
     """
-    for owner, spans in facts.by_owner["uid"].items():
+    for owner, spans in _in_use(facts, "uid"):
         theirs = facts.by_owner["gid"].get(owner)
-        if not theirs or owner == ROOT or not _in_use(facts, owner):
+        if not theirs or owner == ROOT:
             continue
         if _without_passes(spans) != _without_passes(theirs):
             uids, gids = (listed(span.ids for span in some) for some in (spans, theirs))
@@ -198,9 +200,9 @@ def too_small(facts: Facts) -> Iterator[Seen]:
             message = f"'{a.name}' maps {advice.how_many(a)}, without nobody (65534)"
             yield Seen(facts.place(LEDGER), message, _larger(facts, a))
     for kind, path in PATHS.items():
-        for owner, spans in facts.by_owner[kind].items():
+        for owner, spans in _in_use(facts, kind):
             size = sum([span.stop - span.start for span in spans])
-            if size < SLOT and owner not in _NEED_NONE and _in_use(facts, owner):
+            if size < SLOT and owner not in _NEED_NONE:
                 message = f"{owner} has {size} ids, without nobody (65534)"
                 hint = "add the missing ids: images need 65536"
                 yield Seen(facts.place_of(spans[0]), message, hint)
@@ -228,14 +230,18 @@ def _larger(facts: Facts, allocation: Allocation) -> str:
     )
 
 
-def _in_use(facts: Facts, owner: str) -> bool:
-    """Tell whether an owner has an account or needs none, and is not one of our allocations.
+def _in_use(facts: Facts, kind: Kind) -> list[tuple[str, list[Claim]]]:
+    """The owners that have an account or need none, with their ranges, but for our allocations.
 
     Other rules report our allocations, and owners without an account.
     """
-    if owner in facts.owners or owner.startswith(OWN_PREFIX):
-        return False
-    return owner in _KNOWN or not facts.is_nobody(owner)
+    may_be_any = bool(facts.state.accounts.unknown)
+    return [
+        (owner, spans)
+        for owner, spans in facts.by_owner[kind].items()
+        if (may_be_any or owner in facts.users or owner in _KNOWN)
+        and not (owner in facts.owners or owner.startswith(OWN_PREFIX))
+    ]
 
 
 @rule("USN028", "warning")
@@ -329,11 +335,14 @@ def root_has_no_large_line(facts: Facts) -> Iterator[Seen]:
 
     Give root a range with the command that is shown, and restart the daemon.
     """
+    needing = roots.needing(facts.state)
+    if not needing:
+        return
     both = [facts.state.subid(kind) for kind in KINDS]
     ours = any(ROOT in {a.owner, *a.extra_owners} for a in facts.state.ledger.allocations)
     wanted = ours or any(roots.hidden(file) or roots.too_small(file) for file in both)
     if all(file.exists for file in both) and wanted:
-        for taker in roots.needing(facts.state):
+        for taker in needing:
             for one in roots.none_large(facts.state, taker):
                 yield Seen(facts.place(one.path, one.number), one.fact, one.remedy)
 
@@ -372,11 +381,11 @@ def image_does_not_fit(facts: Facts) -> Iterator[Seen]:
                 release = facts.state.layout.inline(f"release {shell(a.name)}")
                 hint = f"{release}, and allocate it with a larger --size"
                 yield Seen(facts.place(LEDGER), f"{fact}, but '{a.name}' does not map it", hint)
-        for owner, spans in facts.by_owner[kind].items():
+        for owner, spans in _in_use(facts, kind):
             # A rootless engine maps the account itself to container id 0, and its range above it.
             size = sum(span.stop - span.start for span in spans) + (
                 facts.rootless(owner) is not None
             )
-            if number >= size and owner not in _POOLS | {ROOT} and _in_use(facts, owner):
+            if number >= size and owner not in _POOLS | {ROOT}:
                 hint = "add the missing ids to both files"
                 yield Seen(facts.place_of(spans[0]), f"{fact}, but {owner} has {size} ids", hint)

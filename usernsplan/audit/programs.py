@@ -69,7 +69,7 @@ def _strangers(facts: Facts) -> Iterator[tuple[Claim, list[Claim]]]:
     USN090 reports the ranges that useradd computes.
     """
     others_of, volumes = parties(facts.claims), volumes_of(facts.state.ledger)
-    for claim in facts.claims:
+    for claim in facts.of_programs:
         one = claim.value
         if isinstance(one, Unlisted) and one.program != computed.PROGRAM:
             others = strangers(one, others_of, volumes)
@@ -151,7 +151,7 @@ def programs_overlap(facts: Facts) -> Iterator[Seen]:
     volumes = volumes_of(facts.state.ledger)
     found: dict[tuple[str, str, str], tuple[Claim, list[Claim]]] = {}
     for kind in KINDS:
-        several = [c for c in facts.claims if c.kind == kind and _party(c.value)]
+        several = [c for c in facts.of_programs if c.kind == kind and _party(c.value)]
         # The parties are compared, and what they are called is shown.
         called = {claim._replace(holder=_party(claim.value)): claim for claim in several}
         for one, _, partners in over_others(called):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 # The packages of LXD and Incus give the same range to these accounts and to root, who runs the
 # daemon.
 DAEMONS_OF_ROOT = frozenset({"lxd", "_lxd", "incus", "_incus"})
+_OF_ROOT = DAEMONS_OF_ROOT | {ROOT}
 
 
 def is_meant_by_root(owner: str, start: int, count: int) -> bool:
@@ -29,7 +30,9 @@ def is_meant_by_root(owner: str, start: int, count: int) -> bool:
 def is_meant(claim: Claim) -> bool:
     """Tell whether a claim is a line of root about the host's own ids."""
     return (
-        claim.source == "subid"
+        # First, because nearly every line is that of somebody else.
+        claim.holder in _OF_ROOT
+        and claim.source == "subid"
         and not claim.allocation
         and is_meant_by_root(claim.holder, claim.start, claim.stop - claim.start)
     )

@@ -8,7 +8,6 @@ reader takes it for.
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -114,8 +113,8 @@ def parse(raw: bytes | None) -> SubidFile:
     """
     if raw is None:
         return SubidFile(exists=False)
-    lines = tuple(_line(number, text) for number, text in enumerate(_split(raw), 1))
-    return SubidFile(lines, raw=raw)
+    lines = [_line(number, text) for number, text in enumerate(_split(raw), 1)]
+    return SubidFile(tuple(lines), raw=raw)
 
 
 def owners(*several: SubidFile, of: IdSet | None = None) -> frozenset[str]:
@@ -145,10 +144,12 @@ def line(owner: str, ids: IdRange) -> bytes:
 
     Raises InvalidValueError for an owner that some reader would not accept.
     """
-    with suppress(UnicodeEncodeError):
+    try:  # not suppress: this runs for every allocation of a plan
         text = f"{owner}:{ids.start}:{ids.count}\n".encode()
-        if isinstance(_line(1, text), Grant):
-            return text
+    except UnicodeEncodeError:
+        text = b""
+    if isinstance(_line(1, text), Grant):
+        return text
     raise InvalidValueError(f"{owner!r} cannot be the owner of a line in subuid(5)")
 
 
@@ -201,6 +202,8 @@ def without_lines(raw: bytes, unwanted: Iterable[bytes]) -> bytes:
 
 def added_lines(before: bytes, after: bytes) -> tuple[bytes, ...]:
     """The lines of ``after`` that ``before`` lacks; repeated lines count as often as they occur."""
+    if not after:
+        return ()
     # Nearly every change adds a few lines at the end of a file that may have 100,000.
     shared = min(before, after, key=len)
     if shared.endswith(b"\n") and before.startswith(shared) and after.startswith(shared):
@@ -228,9 +231,10 @@ def _split(raw: bytes) -> list[bytes]:
 def _line(number: int, raw: bytes) -> Line:
     match = _GRANT.fullmatch(raw)
     if match and len(raw) - raw.endswith(b"\n") < LINE_LIMIT:
-        start, count = int(match[2]), int(match[3])
+        name, first, size = match.groups()
+        start, count = int(first), int(size)
         try:  # not suppress: this runs for every line of every file
-            owner = match[1].decode()
+            owner = name.decode()
         except UnicodeDecodeError:
             return _odd(number, raw)
         # Go trims every Unicode blank; incus rejects numbers of more than 32 bits.

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import TYPE_CHECKING, Any, Final
 
 from usernsplan.formats.accounts import ABOUT, NOWHERE, Group, User
 from usernsplan.ids import ID_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from usernsplan.model import Record
 
@@ -27,6 +29,7 @@ GROUP: Final = ".group"
 _NAME = r"[A-Za-z_][A-Za-z0-9_.-]*"
 _LOGIN = r"[a-z_][a-z0-9_-]{0,31}"
 _LONGEST_FILE = 255
+# The text of indent=2, which the json module writes ten times slower.
 _LINES = json.JSONEncoder(separators=(",\n  ", ": "))
 
 
@@ -57,21 +60,13 @@ def removal(record: Record) -> tuple[tuple[str, ...], ...]:
 def entries(record: Record) -> dict[str, Entry]:
     """The four files of a record, by name. The same record has always the same bytes."""
     name, number = record
-    shared = {"disposition": "container"}
-    user = {
-        "userName": name,
-        "uid": number,
-        "gid": number,
-        "realName": ABOUT,
-        **shared,
-        "homeDirectory": NOWHERE,
-        "shell": NOLOGIN,
-        "locked": True,
-    }
-    group = {"groupName": name, "gid": number, "description": ABOUT, **shared}
+    quoted = _quoted(name)
+    of_user, of_group = _same_in_all()
+    user = f'"userName": {quoted},\n  "uid": {number},\n  "gid": {number}'
+    group = f'"groupName": {quoted},\n  "gid": {number}'
     return {
-        name + USER: _text(user),
-        name + GROUP: _text(group),
+        name + USER: f"{{\n  {user},\n  {of_user}\n}}\n".encode(),
+        name + GROUP: f"{{\n  {group},\n  {of_group}\n}}\n".encode(),
         f"{number}{USER}": name + USER,
         f"{number}{GROUP}": name + GROUP,
     }
@@ -88,21 +83,21 @@ def _names(record: Record) -> tuple[str, str, str, str]:
     return f"{owner}{USER}", f"{owner}{GROUP}", f"{number}{USER}", f"{number}{GROUP}"
 
 
-def lacks(record: Record, there: Collection[str], others: Mapping[str, Entry]) -> bool:
+def lacks(record: Record, there: frozenset[str], others: Mapping[str, Entry]) -> bool:
     """Tell whether a folder lacks a file of this record, or has another one in its place.
 
     ``there`` are the names in the folder, and ``others`` what differs from known records.
     """
     mine = _names(record)
-    if any(name not in there for name in mine):
+    if not there.issuperset(mine):
         return True
-    content = entries(record) if any(name in others for name in mine) else {}
+    content = {} if others.keys().isdisjoint(mine) else entries(record)
     return any(others.get(name, entry) != entry for name, entry in content.items())
 
 
 def in_the_way(record: Record, others: Mapping[str, Entry]) -> str:
     """The name of a file that somebody else put in the place of this record; "" if there is none."""
-    if not any(name in others for name in _names(record)):
+    if others.keys().isdisjoint(_names(record)):
         return ""
     return next(
         (
@@ -143,9 +138,14 @@ def group(raw: bytes) -> Group | None:
     return Group(name, gid) if isinstance(name, str) and gid is not None else None
 
 
-def _text(record: dict[str, Any]) -> bytes:
-    # The text of indent=2, which the json module writes ten times slower.
-    return b"{\n  %b\n}\n" % _LINES.encode(record)[1:-1].encode()
+@cache
+def _same_in_all() -> tuple[str, str]:
+    """What all users, and all groups, have besides a name and a number. There may be 10,000."""
+    shared = {"disposition": "container"}
+    home = {"homeDirectory": NOWHERE, "shell": NOLOGIN, "locked": True}
+    user = {"realName": ABOUT, **shared, **home}
+    group = {"description": ABOUT, **shared}
+    return _LINES.encode(user)[1:-1], _LINES.encode(group)[1:-1]
 
 
 def _object(raw: bytes) -> dict[str, Any]:

@@ -666,12 +666,13 @@ def explained(layout: Layout, name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _explanation(layout, name, error) from error
+        raise explanation(layout, name, error) from error
 
 
-def _explanation(  # noqa: PLR0911 - a case for each
+def explanation(  # noqa: PLR0911 - a case for each
     layout: Layout, name: str, error: OSError
 ) -> UsernsplanError:
+    """The error that names the file, the reason and the remedy."""
     shown = escape.line(layout.path(name))
     match error.errno:
         case errno.ELOOP:

@@ -127,23 +127,30 @@ def publish(layout: Layout, wanted: Iterable[Record], *, strict: bool = True) ->
         folder = _opened(layout, USERDB)
     try:
         for name, content in entries:
-            with files.explained(layout, f"{USERDB}/{name}"):
-                # Nearly always nothing is there, so nothing is looked at first.
-                with suppress(FileExistsError):
-                    _put(folder, name, content)
-                    continue
-                there = _entry(layout, folder, USERDB, name)
-                if there == content:
-                    continue
-                if there is not None and not userdb.is_ours(there):
-                    if strict:
-                        raise in_the_way(layout, name)
-                    continue
-                _put(folder, name, content, replaced=True)
+            # Nearly always nothing is there, so nothing is looked at first. There may be 40,000
+            # names: a context manager for each takes longer than making the file.
+            try:
+                _put(folder, name, content)
+            except FileExistsError:  # noqa: PERF203 - it says which file failed
+                with files.explained(layout, f"{USERDB}/{name}"):
+                    _mend(layout, folder, name, content, strict=strict)
+            except OSError as error:
+                raise files.explanation(layout, f"{USERDB}/{name}", error) from error
         with files.explained(layout, USERDB):
             _sync(folder, [name for name, content in entries if isinstance(content, bytes)])
     finally:
         os.close(folder)
+
+
+def _mend(layout: Layout, folder: int, name: str, content: Entry, *, strict: bool) -> None:
+    """Replace what is there instead of a file of ours, if it is ours; see ``publish``."""
+    there = _entry(layout, folder, USERDB, name)
+    if there == content:
+        return
+    if there is None or userdb.is_ours(there):
+        _put(folder, name, content, replaced=True)
+    elif strict:
+        raise in_the_way(layout, name)
 
 
 def withdraw(layout: Layout, unwanted: Iterable[Record], kept: Iterable[Record] = ()) -> None:

@@ -134,11 +134,12 @@ class Grants:
         Readers would join them to the new ones. The very lines of the allocation, as after a lost
         ledger, are not others.
         """
-        self._refuse_others(allocation, holdings(allocation))
+        self._refuse_others(allocation, self.of(allocation))
 
-    def _refuse_others(self, allocation: Allocation, wanted: Iterable[Holding]) -> None:
-        for one in wanted:
-            have = self._of(one)
+    def _refuse_others(
+        self, allocation: Allocation, lines: Iterable[tuple[Holding, list[Line]]]
+    ) -> None:
+        for one, have in lines:
             if have and one.owner != ROOT and self.differs(allocation, one, have):
                 from usernsplan.planner import adopt  # noqa: PLC0415 - it reads lines, too
 
@@ -208,14 +209,14 @@ class Grants:
 
         Raises what refuse_other_lines raises.
         """
-        wanted = (*holdings(allocation),)
-        self._refuse_others(allocation, wanted)
-        for one in wanted:
+        lines = (*self.of(allocation),)
+        self._refuse_others(allocation, lines)
+        for one, have in lines:
             if one.owner == ROOT:
                 self._grant_root(one.path, one.wanted)
-            elif not self._of(one):
+            elif not have:
                 self._in[one.path] += one.wanted
-        found = tuple(dict.fromkeys(self._found(wanted)))
+        found = tuple(dict.fromkeys(self._found(lines)))
         return replace(allocation, found=found) if found != allocation.found else allocation
 
     def widen(self, allocation: Allocation, owner: str) -> Allocation:
@@ -231,16 +232,17 @@ class Grants:
                 self._grant_root(one.path, one.wanted)
             else:
                 self._in[one.path] += one.wanted
-        found = (*now.found, *self._found(holdings(now, owner)))
+        lines = ((one, self._of(one)) for one in holdings(now, owner))
+        found = (*now.found, *self._found(lines))
         return replace(now, found=tuple(dict.fromkeys(found)))
 
-    def _found(self, wanted: Iterable[Holding]) -> Iterator[tuple[str, str]]:
+    def _found(self, lines: Iterable[tuple[Holding, list[Line]]]) -> Iterator[tuple[str, str]]:
         """The wanted lines that exist already and that usernsplan did not write, with their file.
 
         Only root may have one line for several allocations.
         """
-        for one in wanted:
-            for raw in self.named(one, self._of(one)):
+        for one, have in lines:
+            for raw in self.named(one, have) if have else ():
                 is_ours = one.owner == ROOT and (one.path, raw) in self._roots_of_ours
                 if raw in one.wanted and not is_ours:
                     yield one.path, noted_line(raw)

@@ -97,7 +97,7 @@ def _levelled(
         if (level := f"s0:c{first},c{second}") not in used
     )
 
-    found = {}
+    found: dict[str, Policy | None] = {}
     for name, policy in wanted.items():
         one = allocations.get(name)
         if policy and not policy.selinux_level and one and one.strategy == PerContainer.name:

@@ -183,12 +183,11 @@ def refuse_own_id(state: HostState, name: str, owner: str, shape: Strategy) -> N
     Podman refuses every command of an account with such a line: it maps the account itself, too
     (run with 4.3: "includes the user UID"). A slice of its lines can pass the id without a line.
     """
+    # Before any account is looked up: nearly every map passes nothing, and there may be 10,000.
+    if not (isinstance(shape, PerContainer) and shape.passes):
+        return
     user = state.accounts.user(owner)
-    if (
-        not isinstance(shape, PerContainer)
-        or user is None
-        or owner in {ROOT, DEFAULT_OWNER, remapped_to(state)}
-    ):
+    if user is None or owner in {ROOT, DEFAULT_OWNER, remapped_to(state)}:
         return
     for kind, extent in shape.passes:
         own = user.uid if kind == "uid" else user.gid

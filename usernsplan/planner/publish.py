@@ -224,8 +224,11 @@ class _Draft:
             return f"the account '{name}' has another uid, {self._ours[name]}"
         self._refuse_no_folder(place)
         file = userdb.in_the_way(record, self._state.userdb.others) if place == "userdb" else ""
-        path = self._state.layout.path(f"{USERDB}/{file}")
-        return f"somebody else wrote {line(path)}" if file else ""
+        return (
+            f"somebody else wrote {line(self._state.layout.path(f'{USERDB}/{file}'))}"
+            if file
+            else ""
+        )
 
     def _refuse_no_folder(self, place: Published) -> None:
         if place == "userdb" and not self._state.userdb.is_folder:

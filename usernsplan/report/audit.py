@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.audit import SEVERITIES, story
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 _COLOURS = {"error": "red", "warning": "yellow", "info": "blue"}
 # The severities of GitHub's runner.
 _COMMANDS = {"error": "error", "warning": "warning", "info": "notice"}
+# How many lines are printed with one call.
+_AT_A_TIME = 1000
 _PLACE = pattern(r"(.*?)(?::([0-9]+))?(?::([0-9]+))?", re.DOTALL)
 
 
@@ -58,32 +61,57 @@ def result(
     ``unseen`` are notes about what this user may not read.
     """
     return Result(
-        lambda: github(found) if paint is None else table(found, paint),
+        partial(_text, found, paint),
         partial(_document, found, layout, repaired, unseen),
         notes=unseen,
     )
 
 
+def _text(found: Sequence[Finding], paint: Paint | None) -> str | Iterator[str]:
+    if paint is None:
+        return github(found)
+    # Colours pass only in a whole text, and nobody reads 100,000 findings on a terminal.
+    return table(found, paint) if paint.on else _in_pieces(_lines(found, paint))
+
+
 def table(found: Sequence[Finding], paint: Paint) -> str:
     """By severity: code, place, message and remedy of each finding; and the numbers of findings."""
-    parts = []
+    return "\n".join(_lines(found, paint))
+
+
+def _in_pieces(lines: Iterator[str]) -> Iterator[str]:
+    """Many lines at a time, so that a long text is printed fast and is never whole in memory."""
+    while some := list(islice(lines, _AT_A_TIME)):
+        yield "\n".join(some)
+
+
+def _lines(found: Sequence[Finding], paint: Paint) -> Iterator[str]:
     for severity in SEVERITIES:
-        lines = []
-        for finding in (f for f in found if f.severity == severity):
-            place = f"{_safe(finding.place)}: " if finding.place else ""
-            code = paint(finding.code, _COLOURS[severity])
-            lines.append(f"  {code} {paint(place, 'bold')}{_safe(finding.message)}")
-            width = max((len(row[0]) for row in finding.table), default=0)
-            lines += [
-                f"         {row[0]:{width}}  {_safe('  '.join(filter(None, row[1:])))}"
-                for row in finding.table
-            ]
-            lines += [f"         {_safe(finding.hint)}"] if finding.hint else []
-        if lines:
-            parts.append(
-                "\n".join((paint(_plural(severity, len(lines)), _COLOURS[severity]), *lines))
-            )
-    return "\n\n".join((*parts, summary(found)))
+        several = [finding for finding in found if finding.severity == severity]
+        if not several:
+            continue
+        colour = _COLOURS[severity]
+        yield paint(_plural(severity, sum(map(_height, several))), colour)
+        for finding in several:
+            place = paint(f"{_safe(finding.place)}: ", "bold") if finding.place else ""
+            yield f"  {paint(finding.code, colour)} {place}{_safe(finding.message)}"
+            if finding.table:
+                yield from _rows(finding)
+            if finding.hint:
+                yield f"         {_safe(finding.hint)}"
+        yield ""
+    yield summary(found)
+
+
+def _height(finding: Finding) -> int:
+    """The number of its lines."""
+    return 1 + len(finding.table) + bool(finding.hint)
+
+
+def _rows(finding: Finding) -> Iterator[str]:
+    width = max(len(row[0]) for row in finding.table)
+    for first, *others in finding.table:
+        yield f"         {first:{width}}  {_safe('  '.join(filter(None, others)))}"
 
 
 def summary(found: Sequence[Finding]) -> str:
@@ -91,7 +119,7 @@ def summary(found: Sequence[Finding]) -> str:
     if not found:
         return "No problems found."
     counts = Counter(finding.severity for finding in found)
-    first = min(found, key=lambda finding: SEVERITIES.index(finding.severity)).code
+    first = next(one.code for s in SEVERITIES for one in found if one.severity == s)
     numbers = ", ".join(f"{counts[s]} {_plural(s, counts[s])}" for s in SEVERITIES if counts[s])
     return f"{numbers}; 'usernsplan check --explain {first}' explains the first."
 

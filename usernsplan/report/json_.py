@@ -449,14 +449,18 @@ def laid_out(value: Any, margin: str = "\n") -> str:  # noqa: ANN401 - whatever 
         return _quoted(value)
     if type(value) is int:
         return str(value)
+    if value is None:
+        return "null"
     inner = f"{margin}  "
-    if value and isinstance(value, dict):
+    if isinstance(value, dict):
         rows = [
             f"{inner}{_quoted(key if isinstance(key, str) else json.dumps(key))}:"
-            f" {laid_out(one, inner)}"
+            # Nearly every value is a text: without a call for it.
+            f" {_quoted(one) if type(one) is str else laid_out(one, inner)}"
             for key, one in value.items()
         ]
-        return f"{{{','.join(rows)}{margin}}}"
-    if value and isinstance(value, (list, tuple)):
-        return f"[{','.join([inner + laid_out(one, inner) for one in value])}{margin}]"
+        return f"{{{','.join(rows)}{margin}}}" if rows else "{}"
+    if isinstance(value, (list, tuple)):
+        rows = [inner + laid_out(one, inner) for one in value]
+        return f"[{','.join(rows)}{margin}]" if rows else "[]"
     return json.dumps(value)

@@ -100,6 +100,13 @@ listed(const char *list, ssize_t size)
     return found;
 }
 
+/* Look at an entry: a pinned inode, or what has the name in the current folder. */
+static int
+stat_of(const char *name, int pinned, struct stat *seen)
+{
+    return pinned < 0 ? lstat(name, seen) : fstat(pinned, seen);
+}
+
 /* The path of a pinned inode: what takes a descriptor refuses one of O_PATH. */
 static const char *
 path_of(int pinned, char path[32])
@@ -206,7 +213,7 @@ look(struct entry *entry, int pinned, const struct options *options)
 {
     struct stat seen;
 
-    if (pinned < 0 ? lstat(entry->name, &seen) : fstat(pinned, &seen))
+    if (stat_of(entry->name, pinned, &seen))
         return FAILED;
     mode_t kind = seen.st_mode & S_IFMT;
     if (kind == S_IFDIR) {
@@ -503,13 +510,14 @@ struct special {
     int error;
 };
 
-/* What ``carry`` makes of each entry: ``old`` or ``new`` is what it has, ``new`` what it gets. */
+/* What ``carry`` makes of so many entries: ``old`` or ``new`` is what each has, ``new`` what it
+   gets. */
 struct change {
+    Py_ssize_t count;
     struct options options;
     unsigned long long links;
     unsigned int mode;
     struct value old[CAPABILITY], new[CAPABILITY];
-    int preview;
 };
 
 /* What ``carry`` tells of an entry; above 0: the errno after which it is changed in part. */
@@ -531,7 +539,7 @@ read_special(struct special *one, int pinned)
     char buffer[32], raw[XATTR_SIZE_MAX], *copy;
     const char *path = pinned < 0 ? one->name : path_of(pinned, buffer);
 
-    if (pinned < 0 ? lstat(path, &one->seen) : fstat(pinned, &one->seen))
+    if (stat_of(path, pinned, &one->seen))
         return -1;
     int has = S_ISLNK(one->seen.st_mode) ? 0 : has_attributes(one->name, pinned);
     for (int at = 0; at < ATTRIBUTES && has > 0; at++) {
@@ -574,34 +582,44 @@ weigh(const struct special *one, const struct change *change, int *todo)
     return *todo || changes(owner) ? CHANGED : RIGHT;
 }
 
-/* Give a pinned inode its new owner and ACLs. */
+/* Give an entry its new owner, ACLs and mode: a pinned inode, or what has the name in the current
+   folder. */
 static int
-change_pinned(const struct special *one, int pinned, const struct change *change)
+change_one(const struct special *one, int pinned, const struct change *change, int preview)
 {
     const struct owner *owner = owner_of(&change->options, one->seen.st_uid, one->seen.st_gid);
-    struct stat now;
-    char path[32];
+    struct stat now = one->seen;
+    char buffer[32];
+    const char *path = pinned < 0 ? one->name : path_of(pinned, buffer);
     int todo = 0, verdict = weigh(one, change, &todo);
     bool touched = verdict == CHANGED && changes(owner);
 
-    if (verdict != CHANGED || change->preview)
+    if (verdict != CHANGED || preview)
         return verdict;
 
-    /* If the system refuses or ignores the owner, nothing was changed: Python asks again. */
-    if (touched && (give(NULL, pinned, owner->new_uid, owner->new_gid) || fstat(pinned, &now) ||
-                    now.st_uid != owner->new_uid || now.st_gid != owner->new_gid))
-        return OTHER;
+    if (touched) {
+        int failed = give(path, pinned, owner->new_uid, owner->new_gid);
+        if (stat_of(path, pinned, &now))
+            return failed ? OTHER : errno;
+        /* If the system refuses or ignores the owner, Python asks again, of an inode with all its
+           bits. Whoever else is its owner now gets none. */
+        if (failed || now.st_uid != owner->new_uid || now.st_gid != owner->new_gid)
+            return now.st_uid == owner->uid && now.st_gid == owner->gid &&
+                           now.st_mode != change->mode && chmod(path, change->mode & 07777)
+                       ? errno
+                       : OTHER;
+    }
     for (int at = 0; at < CAPABILITY; at++) {
         if (!(todo & 1 << at))
             continue;
-        if (setxattr(path_of(pinned, path), attributes[at], change->new[at].raw,
-                     change->new[at].size, 0))
+        if ((pinned < 0 ? lsetxattr : setxattr)(path, attributes[at], change->new[at].raw,
+                                                change->new[at].size, 0))
             return touched ? errno : OTHER;
         touched = true;
     }
-    /* An ACL may change the mode. */
-    if (todo && (fstat(pinned, &now) ||
-                 (now.st_mode != change->mode && chmod(path, change->mode & 07777))))
+    /* An ACL may change the mode, and chown takes setuid and setgid bits. */
+    if ((todo && stat_of(path, pinned, &now)) ||
+        (now.st_mode != change->mode && chmod(path, change->mode & 07777)))
         return errno;
     return CHANGED;
 }
@@ -723,7 +741,8 @@ end:
 }
 
 static int
-carry_one(struct special *one, uint64_t inode, const struct change *change)
+carry_one(struct special *one, uint64_t inode, const struct change *change, int64_t pinning,
+          int preview)
 {
     int todo = 0;
     if (change->links > 1 && !S_ISDIR(change->mode)) {
@@ -732,58 +751,88 @@ carry_one(struct special *one, uint64_t inode, const struct change *change)
             return RIGHT; /* another of its names came first */
         forget(one);
     }
-    int pinned = pin(one->name, change->options.pinning), found = OTHER;
-    if (pinned < 0)
+    /* A bit is put back on the inode that lost it, whatever has its name by then. */
+    bool by_name = pinning == BY_NAME && !(change->mode & (S_ISUID | S_ISGID));
+    int pinned = -1, found = OTHER;
+    if (!by_name && (pinned = pin(one->name, pinning == BY_NAME ? 0 : pinning)) < 0)
         return OTHER;
     if (!read_special(one, pinned) && one->seen.st_ino == inode)
-        found = change_pinned(one, pinned, change);
-    close(pinned);
+        found = change_one(one, pinned, change, preview);
+    if (pinned >= 0)
+        close(pinned);
     return found;
+}
+
+/* The changes from Python's list, for so many entries in all. They must be freed, also after an
+   error (-1). */
+static int
+unpack_changes(PyObject *orders, struct change *changes, Py_ssize_t entries)
+{
+    for (Py_ssize_t at = 0; at < PyList_Size(orders); at++) {
+        struct change *into = &changes[at];
+        struct value *old = into->old, *new = into->new;
+        PyObject *owners;
+        if (!PyArg_ParseTuple(PyList_GetItem(orders, at), "nKO!I(z#z#)(z#z#)", &into->count,
+                              &into->links, &PyTuple_Type, &owners, &into->mode, &old[0].raw,
+                              &old[0].size, &old[1].raw, &old[1].size, &new[0].raw, &new[0].size,
+                              &new[1].raw, &new[1].size) ||
+            unpack_owners(owners, &into->options))
+            return -1;
+        if (into->count < 0 || into->count > entries)
+            break;
+        entries -= into->count;
+    }
+    if (!entries)
+        return 0;
+    PyErr_SetString(PyExc_ValueError, "not one change for each name");
+    return -1;
 }
 
 /* See special.carried. */
 static PyObject *
 carry(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
-    PyObject *names, *owners, *raw = NULL, *found = NULL;
+    PyObject *names, *orders, *raw = NULL, *found = NULL;
     struct special *specials = NULL;
-    struct change change = {0};
-    struct value *old = change.old, *new = change.new;
     const char *inodes;
-    Py_ssize_t size;
+    Py_ssize_t size, at = 0;
     long long pinning;
+    int preview;
 
-    if (!PyArg_ParseTuple(arguments, "O!y#O!KI(z#z#)(z#z#)Lp", &PyList_Type, &names, &inodes, &size,
-                          &PyTuple_Type, &owners, &change.links, &change.mode, &old[0].raw,
-                          &old[0].size, &old[1].raw, &old[1].size, &new[0].raw, &new[0].size,
-                          &new[1].raw, &new[1].size, &pinning, &change.preview))
+    if (!PyArg_ParseTuple(arguments, "O!y#O!Lp", &PyList_Type, &names, &inodes, &size,
+                          &PyList_Type, &orders, &pinning, &preview))
         return NULL;
-    change.options.pinning = pinning;
-    Py_ssize_t count = PyList_Size(names);
+    Py_ssize_t count = PyList_Size(names), parts = PyList_Size(orders);
     if (size != count * (Py_ssize_t)sizeof(uint64_t)) {
         PyErr_SetString(PyExc_ValueError, "not one inode for each name");
         return NULL;
     }
-    if (unpack_owners(owners, &change.options) || !(raw = pack(names, &specials)))
+    struct change *changes = calloc(parts ? parts : 1, sizeof *changes);
+    if (!changes)
+        return PyErr_NoMemory();
+    if (unpack_changes(orders, changes, count) || !(raw = pack(names, &specials)))
         goto end;
 
     Py_BEGIN_ALLOW_THREADS
-    for (Py_ssize_t at = 0; at < count; at++) {
-        uint64_t inode;
-        memcpy(&inode, inodes + at * sizeof inode, sizeof inode);
-        specials[at].error = carry_one(&specials[at], inode, &change);
-    }
+    for (const struct change *change = changes; change < changes + parts; change++)
+        for (Py_ssize_t end = at + change->count; at < end; at++) {
+            uint64_t inode;
+            memcpy(&inode, inodes + at * sizeof inode, sizeof inode);
+            specials[at].error = carry_one(&specials[at], inode, change, pinning, preview);
+        }
     Py_END_ALLOW_THREADS
 
     found = PyErr_CheckSignals() ? NULL : PyList_New(0);
-    for (Py_ssize_t at = 0; at < count && found; at++) {
+    for (at = 0; at < count && found; at++) {
         PyObject *each = PyLong_FromLong(specials[at].error);
         if (!each || PyList_Append(found, each))
             Py_CLEAR(found);
         Py_XDECREF(each);
     }
 end:
-    free(change.options.owners);
+    for (at = 0; at < parts; at++)
+        free(changes[at].options.owners);
+    free(changes);
     free_specials(specials, count);
     Py_XDECREF(raw);
     return found;

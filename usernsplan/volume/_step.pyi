@@ -8,11 +8,7 @@ def care(names: list[str], pinning: int, /) -> tuple[dict[Any, Any], list[Any]]:
 def carry(
     names: list[str],
     inodes: bytes,
-    owners: tuple[Any, ...],
-    links: int,
-    mode: int,
-    old: tuple[bytes | None, bytes | None],
-    new: tuple[bytes | None, bytes | None],
+    orders: list[tuple[Any, ...]],
     pinning: int,
     preview: bool,
     /,

@@ -166,7 +166,7 @@ class Carrier:
         volume = self._volumes[note.volume]
         for group in note.groups:
             if group.is_folder:
-                return self._group(volume, note, group)
+                return self._grouped(volume, note, [group], volume.pinning)
         if note.own is None or not self._is_selected(volume, note, "."):
             return True
 
@@ -218,8 +218,8 @@ class Carrier:
         for group in self._groups(volume, note, pinned, seen):
             found = self._changed(volume, note, pinned, group, pinning)
             as_noted &= self._is_as_noted(volume, note, found, group.first)
-        for special_ones in note.groups:
-            as_noted &= special_ones.is_folder or self._group(volume, note, special_ones)
+        entries = [group for group in note.groups if not group.is_folder]
+        as_noted &= self._grouped(volume, note, entries, pinning)
 
         if note.parts:
             return self.itself(note, pinned) and as_noted
@@ -269,12 +269,36 @@ class Carrier:
             self._failed(volume, note, name, why)
         return as_noted
 
-    def _group(self, volume: walk.OpenVolume, note: Folder, group: Group) -> bool:
-        """Change the entries of a group, in bulk where that is possible."""
-        group = self._meant(volume, note, group)
-        change = self._change_of(group.form)
-        with self._alone(linked=group.linked and change.moves_acl):
-            results = special.carried(group, change, volume.pinning, preview=self._rules.preview)
+    def _grouped(
+        self, volume: walk.OpenVolume, note: Folder, groups: Iterable[Group], pinning: int
+    ) -> bool:
+        """Change the entries of groups, in bulk where that is possible."""
+        if self._rules.only is not None or self._rules.outside:
+            groups = [self._meant(volume, note, group) for group in groups]
+        work = [(group, self._change_of(group.form)) for group in groups]
+        in_steps = any(group.linked and one.in_steps for group, one in work)
+        with self._alone(linked=in_steps):
+            results = special.carried(work, pinning, preview=self._rules.preview)
+        if {*results} == {CHANGED} and self._rules.only is None:
+            for group, _ in work:
+                self.done.count(group.form, group.device, group.inodes, linked=group.linked)
+            return True
+        as_noted, at = True, 0
+        for group, change in work:
+            end = at + len(group.names)
+            as_noted &= self._told(volume, note, group, change, results[at:end])
+            at = end
+        return as_noted
+
+    def _told(
+        self,
+        volume: walk.OpenVolume,
+        note: Folder,
+        group: Group,
+        change: Change,
+        results: list[int],
+    ) -> bool:
+        """Count what was changed of a group in bulk, and change the rest one by one."""
         as_noted, met = True, {*results}
         if not met <= _DONE:
             for entry, result in zip(group.entries(), results, strict=True):
@@ -421,7 +445,7 @@ class Forward(Carrier):
         entries = (group.pieces(1) for group in note.groups if not group.is_folder)
         for one in islice(chain.from_iterable(entries), _TRIES):
             before = self.done.counted()
-            self._group(volume, note, one)
+            self._grouped(volume, note, [one], volume.pinning)
             if self.done.ignored or self.done.counted() > before:
                 return not self.done.ignored
         return False

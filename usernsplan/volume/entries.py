@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from usernsplan.values import dataclass, field, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from usernsplan.volume.passes import Form
     from usernsplan.volume.renew import Proof
@@ -101,20 +101,22 @@ class Group:
             changed_ns=array("q", compress(self.changed_ns, which)),
         )
 
-    def pieces(self, size: int) -> Iterator[Group]:
+    def pieces(self, size: int) -> Sequence[Group]:
         """The same entries in groups of at most this size."""
-        if len(self.names) <= size:
-            yield self
-            return
-        for start in range(0, len(self.names), size):
-            piece = slice(start, start + size)
-            yield replace(
+        count = len(self.names)
+        if count <= size:
+            return (self,)
+        pieces = [slice(start, start + size) for start in range(0, count, size)]
+        return [
+            replace(
                 self,
                 names=self.names[piece],
                 inodes=self.inodes[piece],
                 proofs=self.proofs[piece],
                 changed_ns=self.changed_ns[piece],
             )
+            for piece in pieces
+        ]
 
     def with_owner(self, owner: Owner) -> Group:
         """The same entries, with this owner before the run."""

@@ -316,19 +316,14 @@ def _packed(group: Group) -> list[Any]:
 
 
 def _unpacked(*fields: Any) -> Group:
-    device, links, mode, uid, gid, *raw, names, inodes, proofs = fields
+    *shared, names, inodes, proofs = fields
+    count = len(names)
     # The numbers go into an array, which takes True for 1.
-    if not {len(inodes), len(proofs) or len(inodes)} == {len(names)} or {*map(type, inodes)} != {
-        int
-    }:
+    if len(inodes) != count or len(proofs) not in {0, count} or {*map(type, inodes)} != {int}:
         raise ValueError("not one inode for each name")
+    numbers = array("Q", inodes)
     return Group(
-        _form(mode, uid, gid, raw),
-        integer(device),
-        _links(links),
-        _names(names),
-        array("Q", inodes),
-        [proof and _proof(*proof) for proof in proofs],
+        *_shared(*shared), _names(names), numbers, [one and _proof(*one) for one in proofs]
     )
 
 
@@ -336,21 +331,25 @@ def _former(*fields: Any) -> Group:
     """The entry of one line of an older version, as a group. The first versions had no proofs."""
     name, device, inode, mode, links, _changed_ns, uid, gid, *raw = fields
     raw, proof = raw[:3], raw[3:]
-    return Group(
-        _form(mode, uid, gid, raw),
-        integer(device),
-        _links(links),
-        _names([name]),
-        array("Q", [integer(inode)]),
-        [_proof(*proof)] if proof else [],
-    )
+    shared = _shared(device, links, mode, uid, gid, *raw)
+    numbers = array("Q", [integer(inode)])
+    return Group(*shared, _names([name]), numbers, [_proof(*proof)] if proof else [])
 
 
-def _form(mode: Any, uid: Any, gid: Any, raw: list[Any]) -> Form:  # noqa: ANN401 - what the JSON says
+# A volume has few forms, too.
+@lru_cache(maxsize=4096, typed=True)
+def _shared(
+    device: Any,  # noqa: ANN401 - what the JSON says
+    links: Any,  # noqa: ANN401
+    mode: Any,  # noqa: ANN401
+    *owner_and_raw: Any,
+) -> tuple[Form, int, int]:
+    """What the entries of a group share: form, device and link count."""
+    uid, gid, *raw = owner_and_raw
     if not 0 <= integer(mode) <= _MODES:
         raise ValueError(f"{mode} is not a mode")
     values = [bytes.fromhex(value) if value is not None else None for value in raw]
-    return Form(_ids(uid, gid), mode, *values)
+    return Form(_ids(uid, gid), mode, *values), integer(device), _links(links)
 
 
 def _proof(size: Any, digest: Any) -> Proof:  # noqa: ANN401 - what the JSON says

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from functools import lru_cache, partial
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from usernsplan.host import procfs
 from usernsplan.ids import OVERFLOW_ID
 from usernsplan.values import NamedTuple
 from usernsplan.volume import mounted, power, renew, special, syscalls, walk
+from usernsplan.volume.descriptors import held
 from usernsplan.volume.folder import IMMUTABLE, StepOptions, has_attributes, reason, step
 from usernsplan.volume.logs import Folder
 from usernsplan.volume.metadata import Named, capability_rootid, named
@@ -129,7 +131,7 @@ class Looker:
         self.wanted = lru_cache(MOST_OWNERS)(pass_.wanted)
         # The owner before the run.
         self._first = lru_cache(MOST_OWNERS)(lambda owner: pass_.first(owner) or owner)
-        # The proofs by inode, so that the content of one with many names is read once.
+        # The proofs of inodes with many names, so that the content is read once.
         self._proofs: dict[tuple[int, int, int, int], renew.Proof | None] = {}
         moves = (self._rule.uids, self._rule.gids)
         # Whether ids that the map lacks may stay as they are; they are counted, too.
@@ -451,17 +453,16 @@ class Looker:
         setuid, setgid and the capability when a file is written to.
         """
         state = (entry.device, entry.inode, entry.mode, entry.changed_ns)
-        if state not in self._proofs:
-            pinned = pin(entry.name)
-            try:
-                now = os.fstat(pinned)
-                same = (now.st_dev, now.st_ino, now.st_mode, now.st_ctime_ns) == state
-                self._proofs[state] = renew.proof_of(pinned) if same else None
-            except OSError:
-                self._proofs[state] = None
-            finally:
-                os.close(pinned)
-        return self._proofs[state]
+        if state in self._proofs:
+            return self._proofs[state]
+        proof = None
+        with suppress(OSError), held(pin(entry.name)) as pinned:
+            now = os.fstat(pinned)
+            if (now.st_dev, now.st_ino, now.st_mode, now.st_ctime_ns) == state:
+                proof = renew.proof_of(pinned, now, entry.form.capability)
+        if entry.linked:
+            self._proofs[state] = proof
+        return proof
 
 
 class Foreseeing(Looker):

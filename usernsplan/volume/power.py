@@ -84,6 +84,8 @@ def is_setgid(mode: int) -> bool:
 
 def has_power(form: Form) -> bool:
     """Tell whether a file lets others become something."""
+    if form.capability is None and not form.mode & SETID:
+        return False
     return (
         is_setuid(form.mode)
         or is_setgid(form.mode)

@@ -81,15 +81,14 @@ class Wanted:
     proof: Proof
 
 
-def proof_of(pinned: int) -> Proof | None:
+def proof_of(pinned: int, before: os.stat_result, capability: bytes | None) -> Proof | None:
     """The proof of the regular file that an O_PATH descriptor pins.
 
-    None if it changed during the read, or has more data than any program. Raises OSError.
+    It had this fstat and this capability. None if it changed during the read, or has more data than
+    any program. Raises OSError.
     """
-    before = os.fstat(pinned)
     if not stat.S_ISREG(before.st_mode) or before.st_blocks * 512 > _MOST:
         return None
-    had = attribute(pinned, CAPABILITY)
     try:
         with _opened(pinned) as file:
             proof = _proved(file)
@@ -98,7 +97,7 @@ def proof_of(pinned: int) -> Proof | None:
     now = os.fstat(pinned)
     # A write moves ctime, except within a clock tick, and clears power.
     same = (before[:7], before.st_ctime_ns) == (now[:7], now.st_ctime_ns)
-    return proof if same and had == attribute(pinned, CAPABILITY) else None
+    return proof if same and capability == attribute(pinned, CAPABILITY) else None
 
 
 def foretell(volumes: Sequence[OpenVolume], wanted: Wanted) -> None:

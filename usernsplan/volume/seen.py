@@ -190,14 +190,18 @@ class Done:
         return self.changed + sum(map(len, self.linked.values()))
 
 
-@lru_cache(maxsize=4096)
 def kinds_of(form: Form, *, linked: bool) -> tuple[str, ...]:
     """The kinds of change that the change of an entry counts as, such as "acl"."""
-    mode = form.mode
+    has_acl = form.acl is not None or form.default_acl is not None
+    return _kinds(form.mode, form.capability is not None, has_acl, linked)
+
+
+@lru_cache(maxsize=4096)
+def _kinds(mode: int, capable: bool, has_acl: bool, linked: bool) -> tuple[str, ...]:  # noqa: FBT001 - a key
     facts = {
         "setuid": bool(mode & SETID) and not stat.S_ISDIR(mode) and not stat.S_ISLNK(mode),
-        "capability": form.capability is not None,
-        "acl": form.acl is not None or form.default_acl is not None,
+        "capability": capable,
+        "acl": has_acl,
         "device": stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
         "hard_link": linked,
     }

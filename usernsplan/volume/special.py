@@ -13,7 +13,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from functools import partial
+from array import array
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.values import NamedTuple, dataclass, field
@@ -24,7 +25,7 @@ from usernsplan.volume.metadata import ACL_ACCESS, ACL_DEFAULT, CAPABILITY
 from usernsplan.volume.passes import Form
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from usernsplan.volume.targets import Owner
 
@@ -54,8 +55,9 @@ class Change:
     """What one inode becomes: from ``old`` to ``new``.
 
     ``olds`` are the owners to replace. ``whole`` is the result of a run that removes no power.
-    ``back``: the change belongs to an undo. ``is_powerless``: no form has anything that chown(2)
-    could destroy. ``moves_acl``: an ACL changes, so that the inode changes in several steps.
+    ``back``: the change belongs to an undo. ``in_bulk``: ``carried`` can make it. ``in_steps``: more
+    than the owner has to be set, so that the inode changes in several steps. ``order`` is what
+    ``carry`` of _step.c needs of it.
     """
 
     olds: tuple[Owner, ...]
@@ -63,18 +65,24 @@ class Change:
     new: Form
     whole: Form
     back: bool = False
-    is_powerless: bool = field(init=False, repr=False, compare=False)
-    moves_acl: bool = field(init=False, repr=False, compare=False)
+    in_bulk: bool = field(init=False, repr=False, compare=False)
+    in_steps: bool = field(init=False, repr=False, compare=False)
+    order: tuple[Any, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Tell whether chown(2) could destroy anything, and whether an ACL changes too."""
-        forms = (self.old, self.new, self.whole)
-        keeps = stat.S_ISDIR(self.old.mode) or not self.old.mode & power.SETID
+        """Work out what is the same for all entries with this change."""
+        old, new = self.old, self.new
+        forms = (old, new, self.whole)
+        has_bits = bool(old.mode & power.SETID) and not stat.S_ISDIR(old.mode)
         same = len({form.mode for form in forms}) == 1
-        is_powerless = keeps and same and all(form.capability is None for form in forms)
-        acls = [(form.acl, form.default_acl) for form in (self.old, self.new)]
-        object.__setattr__(self, "is_powerless", is_powerless)
-        object.__setattr__(self, "moves_acl", acls[0] != acls[1])
+        # What a file may get back depends on what it has lost since.
+        in_bulk = same and not (has_bits and self.back)
+        in_bulk &= all(form.capability is None for form in forms)
+        acls = [(form.acl, form.default_acl) for form in (old, new)]
+        owners = tuple(dict.fromkeys((*self.olds, new.owner), new.owner).items())
+        object.__setattr__(self, "in_bulk", in_bulk)
+        object.__setattr__(self, "in_steps", has_bits or acls[0] != acls[1])
+        object.__setattr__(self, "order", (owners, new.mode, *acls))
 
     @property
     def power(self) -> tuple[Form, Form]:
@@ -126,21 +134,28 @@ def looked(names: Sequence[str], pinning: int) -> tuple[list[Group], list[tuple[
     groups: dict[_Key, Group] = {}
     failures: list[tuple[str, int]] = []
     for start in range(0, len(names), _BATCH):
-        found, failed = (compiled.care or _care)([*names[start : start + _BATCH]], pinning)
+        found, failed = (compiled.care or care_in_python)([*names[start : start + _BATCH]], pinning)
         failures += failed
         for key, entries in found.items():
-            if key not in groups:
-                device, links, uid, gid, mode, *raw = key
-                groups[key] = Group(Form((uid, gid), mode, *raw), device, links)
-            group = groups[key]
             more, inodes, changed_ns = zip(*entries, strict=True)
-            group.names += more
-            group.inodes.extend(inodes)
-            group.changed_ns.extend(changed_ns)
+            if group := groups.get(key):
+                group.names += more
+                group.inodes.extend(inodes)
+                group.changed_ns.extend(changed_ns)
+            else:
+                device, links, *form = key
+                numbers, times = array("Q", inodes), array("q", changed_ns)
+                groups[key] = Group(_form_of(*form), device, links, [*more], numbers, [], times)
     return [*groups.values()], failures
 
 
-def _care(names: list[str], pinning: int) -> _Cared:
+# A volume has few forms, even where no two entries of a folder have the same one.
+@lru_cache(maxsize=4096)
+def _form_of(uid: int, gid: int, mode: int, *raw: bytes | None) -> Form:
+    return Form((uid, gid), mode, *raw)
+
+
+def care_in_python(names: list[str], pinning: int) -> _Cared:
     """``care`` of _step.c in Python."""
     found: dict[_Key, list[tuple[str, int, int]]] = {}
     failures: list[tuple[str, int]] = []
@@ -159,27 +174,43 @@ def _care(names: list[str], pinning: int) -> _Cared:
     return found, failures
 
 
-def carried(group: Group, change: Change, pinning: int, *, preview: bool = False) -> list[int]:
-    """Give the entries of a group their new form, in bulk. What became of each is a number.
+def carried(
+    work: Iterable[tuple[Group, Change]], pinning: int, *, preview: bool = False
+) -> list[int]:
+    """Give the entries of groups their new form, in bulk. What became of each is a number.
+
+    ``pinning`` may be BY_NAME, see step; what has setuid or setgid bits is pinned all the same.
 
     RIGHT: it has its new form already. CHANGED: it got it, or with ``preview`` would. OTHER: it is
     left to ``carry``, which says why. Above 0: the errno with which it was left changed in part.
 
-    Only entries that a change of owner takes nothing from are done here: a failure in the middle
-    leaves nothing to put back. Files with power are few, and without a compiler there are none.
+    Only what has all its power before and after is done here. A capability is left to ``carry``,
+    and so is a setuid bit that an undo meets, or that a kill left away. Without a compiler, all is.
     """
-    count = len(group.names)
-    if compiled.carry is None or not change.is_powerless:
-        return [OTHER] * count
-    new, owner = change.new, change.new.owner
-    owners = tuple(dict.fromkeys((*change.olds, owner), owner).items())
-    acls = [(form.acl, form.default_acl) for form in (change.old, new)]
     found: list[int] = []
-    for piece in group.pieces(_BATCH):
-        inodes = piece.inodes.tobytes()
-        found += compiled.carry(
-            piece.names, inodes, owners, group.links, new.mode, *acls, pinning, preview
-        )
+    names: list[str] = []
+    inodes = array("Q")
+    orders: list[tuple[Any, ...]] = []
+
+    def carry_batch() -> None:
+        if compiled.carry and names:
+            found.extend(compiled.carry(names, inodes.tobytes(), orders, pinning, preview))
+        names.clear()
+        orders.clear()
+        del inodes[:]
+
+    for group, change in work:
+        if compiled.carry is None or not change.in_bulk:
+            carry_batch()
+            found += [OTHER] * len(group.names)
+            continue
+        for piece in group.pieces(_BATCH):
+            orders.append((len(piece.names), piece.links, *change.order))
+            names += piece.names
+            inodes.extend(piece.inodes)
+            if len(names) >= _BATCH:
+                carry_batch()
+    carry_batch()
     return found
 
 

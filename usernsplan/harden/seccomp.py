@@ -69,30 +69,17 @@ def laid_over(policy: Effective, base: Base, *, machine: str, errno: int = EPERM
     """The policy over a base: the OCI's linux.seccomp, which Docker and Podman read as a file too.
 
     It refuses whatever the base refuses, except for calls that ``policy.allow`` names. What the
-    policy refuses fails with ``errno``, unless the base kills for it. Of address families, see
-    ``lost_over``.
+    policy refuses fails with ``errno``, unless the base kills for it; a family with what the base
+    has for other calls, if 32-bit programs run. What becomes of these, ``lost_over`` says.
     """
     if policy.deny_all:
         base = base._replace(action=ERRNO, errno=errno, rules=())
     # Engines leave out a rule that says what holds anyway, and libseccomp would refuse it.
     default = (base.action, base.errno)
     base = base._replace(rules=tuple(r for r in base.rules if (r.action, r.errno) != default))
-    refused, harder = _refused(base.rules, ACTIONS - PASSING), _refused(base.rules, HARDER)
-    denied = policy.deny - (harder - policy.allow)
-    rules = [Rule(tuple(sorted(denied)), ERRNO, errno), Rule(tuple(sorted(policy.allow)))]
-    if base.action in PASSING:
-        # The kernel looks at these bits of ipc(2)'s first argument; libseccomp compares all.
-        for number in sorted(_IPC[name] for name in _IPC.keys() & denied):
-            first = Argument(0, 0xFFFF, number, MASKED)
-            rules.append(Rule(("ipc",), ERRNO, errno, (first,)))
-    if base.action in PASSING and "socket" not in denied | (refused - policy.allow):
-        rules += _each(Rule(("socket",), ERRNO, errno), policy.families, _INT)
-    named = {name for rule in base.rules if not rule.args for name in rule.names} | policy.allow
-    for rule in base.rules:
-        rules += _parted(rule.without(denied | policy.allow), denied, named)
-    rules = [part for rule in rules for part in _kept(rule, policy.families)]
-
     here = _architectures(policy, base, machine)
+    over = _over(policy, base, here, errno)
+    rules = [part for rule in over for part in _kept(rule, policy.families)]
     return {
         "defaultAction": base.action,
         **({} if base.errno is None else {"defaultErrnoRet": base.errno}),
@@ -209,6 +196,33 @@ def nspawn(policy: Effective) -> tuple[list[str], tuple[str, ...]]:
     return [
         f"SystemCallFilter={sign}{' '.join(sorted(calls))}" for sign, calls in lines if calls
     ], tuple(lost)
+
+
+def _over(
+    policy: Effective, base: Base, architectures: Collection[str], errno: int
+) -> Iterator[Rule]:
+    """What the policy says, and then what it leaves of the base."""
+    harder = _refused(base.rules, HARDER) - policy.allow
+    denied = policy.deny - harder
+    yield Rule(tuple(sorted(denied)), ERRNO, errno)
+    yield Rule(tuple(sorted(policy.allow)))
+
+    passes = base.action in PASSING
+    if passes:
+        # The kernel looks at these bits of ipc(2)'s first argument; libseccomp compares all.
+        for number in sorted(_IPC[name] for name in _IPC.keys() & denied):
+            first = Argument(0, 0xFFFF, number, MASKED)
+            yield Rule(("ipc",), ERRNO, errno, (first,))
+
+    refused = denied | (_refused(base.rules, ACTIONS - PASSING) - policy.allow)
+    # Beside what such a base allows, a refusal would be at odds with it at the door of i386.
+    mixed = not passes and _WITH_SOCKETCALL.intersection(architectures)
+    if "socket" not in refused and not mixed:
+        yield from _each(Rule(("socket",), ERRNO, errno), policy.families, _INT)
+
+    named = {name for rule in base.rules if not rule.args for name in rule.names} | policy.allow
+    for rule in base.rules:
+        yield from _parted(rule.without(denied | policy.allow), denied, named)
 
 
 def _refused(rules: Iterable[Rule], actions: Collection[str]) -> set[str]:

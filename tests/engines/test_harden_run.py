@@ -154,3 +154,37 @@ def test_ctr_run_enforces_what_render_prints(host: ThrowawayHost) -> None:
     flags, *_ = place(host, "containerd").splitlines()
     with containerd(host) as daemon:
         check(daemon.run(shlex.split(flags), ["sh", "-c", ASK]))
+
+
+def test_who_is_not_root_keeps_no_bounding_set_and_gains_nothing_by_setuid(
+    host: ThrowawayHost,
+) -> None:
+    require("crun", "ldd")
+    usernsplan(host, "allocate", "web", "--strategy", "per-container")
+    rootfs = recipes._rootfs(host)
+    # busybox gives setuid away by itself; cat does not.
+    script = """
+        cp /bin/cat "$1/raise"
+        for file in $(ldd /bin/cat | grep -o '/[^ ]*'); do cp --parents -L "$file" "$1"; done
+        chown "$2:$2" "$1/raise"
+        chmod 4755 "$1/raise"
+    """
+    root = usernsplan(host, "render", "uid_map", "web").stdout.split()[1]
+    host.run("sh", "-euc", script, "sh", rootfs, root)
+    ask = "busybox grep -E '^Cap(Eff|Bnd):' /proc/self/status; /raise /proc/self/status"
+    config = recipes._oci_base(rootfs, ["sh", "-c", ask], ())
+    config["process"]["user"] = {"uid": 3267, "gid": 3267}
+
+    def run() -> tuple[list[str], list[str]]:
+        """CapEff and CapBnd of the process, and the uids of the setuid program that it runs."""
+        host.write(f"{BUNDLE}/config.json", json.dumps(config))
+        usernsplan(host, "render", "oci", "web", "--bundle", BUNDLE)
+        said = host.run("crun", "run", "--bundle", BUNDLE, "web").stdout
+        sets = re.findall(r"^Cap\w+:\t(\w+)$", said, re.MULTILINE)[:2]
+        [uids] = re.findall(r"^Uid:\t(.*)$", said, re.MULTILINE)
+        return sets, uids.split()
+
+    # Bits 0, 1, 3, 4, 5, 6, 7: those of the recipe.
+    assert run() == ([NONE, "00000000000000fb"], ["3267", "0", "0", "0"])
+    usernsplan(host, "harden", "web", "--profile", "default")
+    assert run() == ([NONE, NONE], ["3267"] * 4)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from usernsplan import audit
 from usernsplan.audit.base import Attributes, Facts, Lock, Unread
+from usernsplan.engines.hardened import filter_path
 from usernsplan.errors import LedgerError, UsernsplanError
 from usernsplan.formats.subid import PATHS, Grant
 from usernsplan.host import accounts, files, locks, namespaces, process, read
@@ -62,6 +64,8 @@ def gather(layout: Layout, ledger: Ledger, *, passwd: str | None = None) -> Fact
         state=state,
         namespaces=running,
         statuses=dict(_statuses(running)),
+        filters=dict(_filters(state)),
+        machine=os.uname().machine,
         locks=tuple(Lock(*found) for found in locks.left_behind(layout)),
         unread=_told(layout, missed),
         homes=_told(layout, (home for home in homes if home not in closed)),
@@ -80,6 +84,16 @@ def _statuses(running: Iterable[Namespace]) -> Iterator[tuple[int, Status]]:
         for pid in namespace.pids[:1]:
             with suppress(UsernsplanError):
                 yield pid, process.status(pid)
+
+
+def _filters(state: HostState) -> Iterator[tuple[str, bytes]]:
+    """The filters of allocations with a policy, by path, as far as they can be read."""
+    for allocation in state.ledger.allocations:
+        if allocation.policy:
+            path = filter_path(allocation)
+            with suppress(UsernsplanError):
+                if (raw := files.read(state.layout, path, largest=files.LARGEST)) is not None:
+                    yield path, raw
 
 
 def _told(layout: Layout, several: Iterable[unread.Unread]) -> tuple[Unread, ...]:

@@ -181,6 +181,42 @@ def test_a_name_that_nobody_has_is_not_hardened(run: Callable[..., tuple[str, st
     assert "did you mean web?" in err
 
 
+def test_the_words_of_the_documents_are_those_of_the_options(
+    run: Callable[..., tuple[str, str]],
+) -> None:
+    run("harden web seccomp:deny:getcwd seccomp:allow:clock_adjtime --profile default")
+    words = policy(run)
+    run("harden web --profile default --deny-syscall getcwd --allow-syscall clock_adjtime")
+    assert policy(run) == words
+    run("harden web seccomp:deny:all,seccomp:allow:read --profile default")
+    assert (policy(run)["deny_syscalls"], policy(run)["allow_syscalls"]) == (["all"], ["read"])
+    _, err = run("harden web seccomp:maybe:read --profile default", status=2)
+    assert "'seccomp:maybe:read' is not seccomp:allow:NAME or seccomp:deny:NAME" in err
+
+
+def test_a_filter_that_is_no_longer_that_of_the_policy_is_found(
+    root: Path, run: Callable[..., tuple[str, str]]
+) -> None:
+    own = root / "usr/share/containers/seccomp.json"
+    own.parent.mkdir(parents=True)
+    calls = [{"names": ["read", "socket", "kcmp", "getcwd"], "action": "SCMP_ACT_ALLOW"}]
+    own.write_text(json.dumps({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": calls}))
+    run("harden web --profile seed")
+    here("render", "podman", "web", "--root", root, "--out", root)
+    file = root / "etc/usernsplan/seccomp/web.json"
+    assert run("check --select USN187")[0] == "No problems found.\n"
+
+    run("harden web --profile seed --deny-syscall getcwd")
+    assert "is not that of its policy: it lets other system calls through" in run("check")[0]
+    here("render", "podman", "web", "--root", root, "--out", root, "--replace-files")
+    assert "USN187" not in run("check")[0]
+
+    file.write_text("{")
+    assert "is not that of its policy: is not JSON" in run("check")[0]
+    file.write_text(own.read_text())
+    assert "it lets other system calls through" in run("check")[0]
+
+
 def test_a_pool_of_an_engine_has_no_policy(run: Callable[..., tuple[str, str]]) -> None:
     run("allocate --engine podman-auto")
     _, err = run("harden containers --profile seed", status=2)

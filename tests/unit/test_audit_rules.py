@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,8 +25,10 @@ from usernsplan.audit import RULES, Facts, check
 from usernsplan.audit.base import Attributes, FilesCarrying, Lock, Misfits, Unread
 from usernsplan.formats.accounts import Accounts, Group, User
 from usernsplan.formats.proc_status import Capabilities, Ids, Status
+from usernsplan.harden.effective import effective
 from usernsplan.harden.names import CAPABILITIES
 from usernsplan.harden.policy import policy_of
+from usernsplan.harden.seccomp import NO_FILTER, laid_over
 from usernsplan.layout import DAEMON_JSON, LEDGER, NSSWITCH, SUBGID, SUBUID
 from usernsplan.layout import PASSWD as PASSWD_FILE
 from usernsplan.mapping import KINDS
@@ -400,6 +403,19 @@ def powerful(*said: str) -> Facts:
     return runs(CAPABILITIES, hardened("web", 589824, cap_add=said))
 
 
+PLACE = "/etc/usernsplan/seccomp/web.json"
+
+
+def filtered(raw: bytes, **said: Any) -> Facts:
+    """Facts of a host on which this is the filter of 'web'."""
+    return replace(
+        host(WEB, allocations=[hardened("web", 589824, **said)]),
+        filters={PLACE: raw},
+    )
+
+
+SEED = effective(policy_of({"profile": "seed"}))
+FILTER = json.dumps(laid_over(SEED, NO_FILTER, machine="x86_64")).encode()
 WEB_USER = "usernsplan-web.user"
 BOB_RECORD = b'{"userName": "usernsplan-web", "uid": 7}'
 OUR_ACCOUNT = (
@@ -417,6 +433,15 @@ def recorded(others: dict[str, bytes | str] | None = None, gone: str = "") -> Us
 
 
 FIRING: dict[str, list[Case]] = {
+    "USN187": [
+        fires(
+            filtered(b'{"defaultAction": "SCMP_ACT_ALLOW"}'),
+            (PLACE, ("'web'", "lets other system calls through")),
+        ),
+        fires(filtered(FILTER, deny_syscalls=["getcwd"]), (PLACE, ())),
+        fires(filtered(FILTER, allow_syscalls=["kcmp"]), (PLACE, ())),
+        fires(filtered(b"{"), (PLACE, ("is not JSON",))),
+    ],
     "USN183": [
         fires(runs(CAPABILITIES), ("", ("'web'", "4711", "full bounding set", "no_new_privs"))),
         # An older kernel has fewer.
@@ -1797,6 +1822,13 @@ FIRING: dict[str, list[Case]] = {
 }
 
 SILENT: dict[str, list[Facts]] = {
+    "USN187": [
+        filtered(FILTER),
+        # A policy that asks for less: what it refuses is refused.
+        filtered(FILTER, cap_add=["kill"]),
+        replace(host(WEB, allocations=[per_container("web", 589824)]), filters={PLACE: b"{"}),
+        replace(filtered(b"{"), filters={}),
+    ],
     "USN183": [
         runs(CAPABILITIES, no_new_privs=True),
         runs(CAPABILITIES[:14]),

@@ -117,6 +117,8 @@ class Facts:
     ``history`` is that of the ledger where it has passes: it knows the names that ids had.
     ``strays`` are the points of idmapped mounts in our folders that the ledger does not have.
     ``statuses`` are the states of the first processes of the namespaces, by their numbers.
+    ``filters`` are the filters of system calls that we wrote, by their paths, and ``machine`` is the
+    architecture, as uname(2) has it.
 
     It has no slots, because cached_property keeps what several rules need.
     """
@@ -135,6 +137,8 @@ class Facts:
     history: tuple[HistoryEntry, ...] = ()
     strays: tuple[str, ...] = ()
     statuses: Dict[int, Status] = field(default_factory=dict)
+    filters: Dict[str, bytes] = field(default_factory=dict)
+    machine: str = "x86_64"
 
     def place(self, path: str, number: int = 0) -> str:
         """path:line, with the path below this root."""

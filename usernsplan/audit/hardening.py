@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from usernsplan.audit.base import Facts, Seen, rule
+from usernsplan.engines.hardened import filter_path
+from usernsplan.errors import UsernsplanError
 from usernsplan.escape import shell
 from usernsplan.formats import daemon_json
+from usernsplan.harden import seccomp
 from usernsplan.harden.effective import effective
 from usernsplan.harden.names import CAPABILITIES
 from usernsplan.harden.running import beyond
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from usernsplan.formats.proc_status import Status
+    from usernsplan.harden.effective import Effective
     from usernsplan.model import Allocation, Namespace
 
 # Newer kernels may have more capabilities, older ones fewer; a container that was given some has few.
@@ -124,6 +129,46 @@ def two_have_one_level(facts: Facts) -> Iterator[Seen]:
                 f"{', '.join(names)} have one SELinux level, {level}",
                 "give each a pair of categories of its own, unless they are to share files",
             )
+
+
+@rule("USN187", "warning")
+def filter_lets_more_through(facts: Facts) -> Iterator[Seen]:
+    """A filter of system calls on this host is not that of the policy.
+
+    render wrote it for a container, and an engine reads it when the container starts. It lets
+    something through that the policy refuses now, or refuses what the policy allows by name: the
+    policy was changed after that, or somebody changed the file.
+
+        usernsplan render podman web --out /
+        usernsplan harden web --profile seed --deny-syscall getcwd
+
+    Render it again for its engine, with --replace-files, and start the container again.
+    """
+    for allocation in facts.state.ledger.allocations:
+        path = filter_path(allocation)
+        if allocation.policy is None or path not in facts.filters:
+            continue
+        if wrong := _difference(facts.filters[path], effective(allocation.policy), facts.machine):
+            name = shell(allocation.name)
+            again = facts.state.layout.command(f"render ENGINE {name} --out / --replace-files")
+            yield Seen(
+                facts.place(path),
+                f"the filter of '{allocation.name}' is not that of its policy: {wrong}",
+                f"render it again for its engine, and start it again: {again}",
+            )
+
+
+def _difference(raw: bytes, policy: Effective, machine: str) -> str:
+    """What is wrong with a filter: one that the policy is laid over already stays as it is."""
+    try:
+        base = seccomp.base_of(
+            raw, "", capabilities=policy.capabilities, machine=machine, kernel="99.0"
+        )
+    except UsernsplanError as error:
+        return str(error).removeprefix(": ")
+    if seccomp.laid_over(policy, base, machine=machine) != json.loads(raw):
+        return "it lets other system calls through"
+    return ""
 
 
 def _running(facts: Facts) -> Iterator[tuple[Namespace, Allocation, Status]]:

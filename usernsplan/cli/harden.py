@@ -9,7 +9,7 @@ from usernsplan.cli.options import DryRun, Json, Root
 from usernsplan.cli.run import run
 from usernsplan.cli.words import Argument, Option
 from usernsplan.errors import InvalidValueError
-from usernsplan.harden.policy import policy_of
+from usernsplan.harden.policy import policy_of, translated
 from usernsplan.planner.harden import make_harden
 
 Names = Optional[list[str]]
@@ -17,6 +17,13 @@ Names = Optional[list[str]]
 
 def harden(
     name: Annotated[str, Argument(metavar="NAME", help="Name that 'usernsplan list' shows.")],
+    words: Annotated[
+        Names,
+        Argument(
+            metavar="[seccomp:allow:CALL|seccomp:deny:CALL...]",
+            help="The same as --allow-syscall and --deny-syscall.",
+        ),
+    ] = None,
     profile: Annotated[
         Optional[str],
         Option(metavar="default|seed|strict", help="What the policy begins with."),
@@ -72,18 +79,21 @@ def harden(
     needs to enforce it. Without one, an engine gives the container what it gives any.
 
     A policy never weakens an engine's own profile of system calls, unless --allow-syscall names one.
+    The words seccomp:allow:CALL and seccomp:deny:CALL say the same as those options.
 
     \b
     Examples:
       usernsplan harden web --profile seed
       usernsplan harden web --profile seed --cap-add net_bind_service
+      usernsplan harden web seccomp:deny:getcwd --profile seed
       usernsplan harden web --none
     """
+    more = translated(" ".join(words or ()))
     said = {
         "cap_add": cap_add,
         "cap_drop": cap_drop,
-        "allow_syscalls": allow_syscall,
-        "deny_syscalls": deny_syscall,
+        "allow_syscalls": [*(allow_syscall or ()), *more.get("allow_syscalls", ())],
+        "deny_syscalls": [*(deny_syscall or ()), *more.get("deny_syscalls", ())],
         "allow_families": allow_family,
         "deny_families": deny_family,
         "new_privileges": allow_new_privileges,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -28,7 +29,7 @@ from usernsplan.formats.proc_status import Capabilities, Ids, Status
 from usernsplan.harden.effective import effective
 from usernsplan.harden.names import CAPABILITIES
 from usernsplan.harden.policy import policy_of
-from usernsplan.harden.seccomp import NO_FILTER, laid_over
+from usernsplan.harden.seccomp import NO_FILTER, base_of, laid_over
 from usernsplan.layout import DAEMON_JSON, LEDGER, NSSWITCH, SUBGID, SUBUID
 from usernsplan.layout import PASSWD as PASSWD_FILE
 from usernsplan.mapping import KINDS
@@ -2699,3 +2700,38 @@ def test_root_gets_the_ids_of_a_container_in_lines_that_incus_leaves_alone() -> 
         [one] = found(but(lacking, engines=engines), "USN084")
         words = one.hint.split()
         assert words[words.index("--add-subuids") + 1] == first
+
+
+OWN = Path("/usr/share/containers/seccomp.json")
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"profile": "seed"},
+        {"profile": "seed", "arch": "all", "allow_families": ["vsock"], "allow_syscalls": ["kcmp"]},
+        {"profile": "strict", "deny_syscalls": ["getcwd", "socket"], "cap_add": ["sys_admin"]},
+        {"profile": "default", "deny_syscalls": ["all"], "allow_syscalls": ["read", "socket"]},
+        {"profile": "default", "deny_syscalls": ["semop", "connect"], "deny_families": ["3"]},
+    ],
+    ids=str,
+)
+def test_what_was_rendered_is_the_filter_of_its_policy(said: dict[str, Any], machine: str) -> None:
+    policy = effective(policy_of(said))
+    bases = [NO_FILTER]
+    if OWN.exists():
+        bases.append(
+            base_of(
+                OWN.read_bytes(),
+                str(OWN),
+                capabilities=policy.capabilities,
+                machine=machine,
+                kernel="6.18",
+            )
+        )
+    for base in bases:
+        raw = json.dumps(laid_over(policy, base, machine=machine)).encode()
+        web = replace(per_container("web", 589824), policy=policy_of(said))
+        facts = replace(host(WEB, allocations=[web]), filters={PLACE: raw}, machine=machine)
+        assert found(facts, "USN187") == []

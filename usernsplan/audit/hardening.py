@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from usernsplan.audit.base import Facts, Seen, rule
 from usernsplan.engines.hardened import filter_path
@@ -11,6 +11,7 @@ from usernsplan.errors import UsernsplanError
 from usernsplan.escape import shell
 from usernsplan.formats import daemon_json
 from usernsplan.harden import seccomp
+from usernsplan.harden.bases import PASSING
 from usernsplan.harden.effective import effective
 from usernsplan.harden.names import CAPABILITIES
 from usernsplan.harden.running import beyond
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from usernsplan.formats.proc_status import Status
+    from usernsplan.harden.bases import Base
     from usernsplan.harden.effective import Effective
     from usernsplan.model import Allocation, Namespace
 
@@ -166,9 +168,35 @@ def _difference(raw: bytes, policy: Effective, machine: str) -> str:
         )
     except UsernsplanError as error:
         return str(error).removeprefix(": ")
-    if seccomp.laid_over(policy, base, machine=machine) != json.loads(raw):
-        return "it lets other system calls through"
-    return ""
+    said = json.loads(raw)
+    return "" if _keeps(policy, base, said, machine) else "it lets other system calls through"
+
+
+def _keeps(policy: Effective, base: Base, said: dict[str, Any], machine: str) -> bool:
+    """Whether a filter refuses what a policy refuses, and lets through what it allows by name."""
+    passes = base.action in PASSING
+    through = {name for rule in base.rules if rule.action in PASSING for name in rule.names}
+    refused = {
+        name
+        for rule in base.rules
+        if rule.action not in PASSING and not rule.args
+        for name in rule.names
+    }
+    if policy.deny_all:
+        return not passes and through == policy.allow
+    shut = policy.deny <= refused if passes else not policy.deny & through
+    open_ = not policy.allow & refused if passes else policy.allow <= through
+
+    # A filter over which the policy is laid already has these as they are.
+    again = seccomp.laid_over(policy, base, machine=machine)
+    return shut and open_ and _sockets(again) == _sockets(said)
+
+
+def _sockets(filter_: dict[str, Any]) -> tuple[object, ...]:
+    """For which architectures a filter is, and what it does with socket(2)."""
+    rules = (rule for rule in filter_.get("syscalls", ()) if "socket" in rule["names"])
+    found = {json.dumps({**rule, "names": []}, sort_keys=True) for rule in rules}
+    return filter_.get("architectures"), frozenset(found)
 
 
 def _running(facts: Facts) -> Iterator[tuple[Namespace, Allocation, Status]]:

@@ -53,3 +53,22 @@ def test_a_host_is_checked_by_all_rules_or_by_some(tmp_path: Path) -> None:
     ]
     assert set(found) <= set(usernsplan.check(str(tmp_path)))
     assert sorted(os.listdir(tmp_path)) == ["etc"]
+
+
+def test_a_policy_is_given_and_taken_away(tmp_path: Path) -> None:
+    # The package of this name is imported by then, and must not hide anything that is offered.
+    import usernsplan.harden.policy  # noqa: PLC0415
+
+    root = str(tmp_path)
+    usernsplan.allocate(
+        usernsplan.AllocateRequest(names=("web",), strategy=usernsplan.PerContainer()), root=root
+    )
+    said = {"profile": "seed", "cap_add": ["net_raw"], "selinux_level": "s0:c1,c2"}
+    policy = usernsplan.policy_of(said)
+    assert usernsplan.set_policy("web", policy, root).changed
+    assert not usernsplan.set_policy("web", policy, root).changed
+    [web] = usernsplan.open_ledger(usernsplan.layout_at(root)).state().allocations
+    assert web.policy == policy
+    assert usernsplan.set_policy("web", None, root).changed
+    [web] = usernsplan.open_ledger(usernsplan.layout_at(root)).state().allocations
+    assert web.policy is None

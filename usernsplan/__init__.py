@@ -1,7 +1,8 @@
 """Plan host ids for containers: ranges, maps, the three strategies, and the files of engines.
 
 As a library: ``allocate``, ``adopt``, ``release``, ``rename``, ``remap``, ``fix_volume``, ``undo``
-and ``check`` do what the commands do. ``make_plan`` and ``make_release`` make the same decisions
+and ``check`` do what the commands do; ``set_policy`` does what harden does, with a policy of
+``policy_of``. ``make_plan`` and ``make_release`` make the same decisions
 from a ``HostState`` and change nothing. A name is imported when it is first used, so that commands
 start fast.
 """
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from usernsplan.apply import adopt, allocate, carry_out, preview, rename
+    from usernsplan.apply import harden as set_policy
     from usernsplan.checking import check
     from usernsplan.engines import render
     from usernsplan.engines.base import RenderContext
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
         UsernsplanError,
     )
     from usernsplan.fixing import FixReport, FixRequest
+    from usernsplan.harden.policy import Policy, policy_of
     from usernsplan.host.files import layout_at
     from usernsplan.ids import IdRange, IdSet
     from usernsplan.layout import Layout
@@ -79,6 +82,7 @@ __all__ = [
     "NotPermittedError",
     "PerContainer",
     "Plan",
+    "Policy",
     "PoolExhaustedError",
     "RefusedError",
     "ReleaseRequest",
@@ -99,20 +103,23 @@ __all__ = [
     "make_plan",
     "make_release",
     "open_ledger",
+    "policy_of",
     "preview",
     "release",
     "remap",
     "rename",
     "render",
+    "set_policy",
     "undo",
 ]
 
 _HOMES = {
-    "apply": ("adopt", "allocate", "carry_out", "preview", "rename"),
+    "apply": ("adopt", "allocate", "carry_out", "preview", "rename", "set_policy"),
     "checking": ("check",),
     "engines": ("render",),
     "engines.base": ("RenderContext",),
     "fixing": ("FixReport", "FixRequest"),
+    "harden.policy": ("Policy", "policy_of"),
     "host.files": ("layout_at",),
     "ids": ("IdRange", "IdSet"),
     "layout": ("Layout",),
@@ -137,9 +144,12 @@ _HOMES = {
     "volume.forget": ("release",),
 }
 
+# usernsplan.harden is a package, which would hide a function of that name once it is imported.
+_THERE = {"set_policy": "harden"}
+
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'usernsplan' has no attribute '{name}'")
     home = next((home for home, names in _HOMES.items() if name in names), "errors")
-    return getattr(import_module(f"usernsplan.{home}"), name)
+    return getattr(import_module(f"usernsplan.{home}"), _THERE.get(name, name))

@@ -40,6 +40,7 @@ from usernsplan.values import replace
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
+    from usernsplan.harden.policy import Policy
     from usernsplan.layout import Layout
     from usernsplan.ledger import Ledger
     from usernsplan.mapping import IdMap
@@ -91,6 +92,18 @@ def rename(old: str, new: str, root: str = "/", command: str = "") -> Plan:
     layout = files.layout_at(root)
     ledger = open_ledger(layout)
     return carry_out(layout, ledger, renaming(layout, ledger, old, new), command)
+
+
+def harden(name: str, policy: Policy | None, root: str = "/", command: str = "") -> Plan:
+    """Give an allocation below ``root`` a policy; None takes it away. See ``carry_out``.
+
+    Only the ledger changes: what enforces a policy is in what ``render`` makes for an engine.
+    """
+    from usernsplan.planner.harden import make_harden  # noqa: PLC0415 - see above
+
+    layout = files.layout_at(root)
+    decide = partial(make_harden, name=name, policy=policy)
+    return carry_out(layout, open_ledger(layout), decide, command)
 
 
 def renaming(layout: Layout, ledger: Ledger, old: str, new: str) -> Callable[[HostState], Plan]:

@@ -800,6 +800,9 @@ class Mount:
     is_folder: bool = True
 
 
+Selinux = Literal["enforcing", "permissive", "off"]
+
+
 @dataclass(frozen=True, slots=True)
 class RenderRequest:
     """The options of one ``render``.

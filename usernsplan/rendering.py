@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from usernsplan import engines
 from usernsplan.claims.pool import POOL_START
 from usernsplan.engines import placing
-from usernsplan.engines.base import RenderContext
+from usernsplan.engines.base import RenderContext, Support
 from usernsplan.engines.mounts import NOT_MOVED, MountContext, VolumeRequest, decide, unmoved
 from usernsplan.errors import InvalidFileError, InvalidValueError, RefusedError
-from usernsplan.escape import shown_path
-from usernsplan.host import files, locks, output, programs, read, standing, trial, volumes
+from usernsplan.escape import shell, shown_path
+from usernsplan.host import files, locks, output, programs, read, selinux, standing, trial, volumes
 from usernsplan.host.mounts import all_mounts
 from usernsplan.ids import IdRange
 from usernsplan.layout import SUBUID
@@ -36,9 +36,11 @@ from usernsplan.values import replace
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from usernsplan.engines.base import Rendered, Verdict
+    from usernsplan.engines.base import Engine, Rendered
+    from usernsplan.harden.policy import Policy
     from usernsplan.layout import Layout
-    from usernsplan.model import LedgerState, RenderRequest, UnfinishedRun, Volume, VolumeMount
+    from usernsplan.ledger import Ledger
+    from usernsplan.model import RenderRequest, UnfinishedRun, Volume, VolumeMount
 
 _CONFIG = "/config.json"
 
@@ -49,6 +51,11 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
     Raises InvalidValueError, UnknownNameError, and RefusedError if the engine cannot make the
     mapping, or if an interrupted run left a volume half-way.
     """
+    found = _rendering(request, root)
+    return replace(found, notes=(*found.notes, *_unwritten(found, request, files.layout_at(root))))
+
+
+def _rendering(request: RenderRequest, root: str) -> Rendered:
     layout = files.layout_at(root)
     ledger = open_ledger(layout)
     known = ledger.state()
@@ -76,14 +83,6 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
         closed = [mount.source for mount in mounts if mount.source.startswith(ours)]
         notes = (*notes, *(_closed(path, allocation.owner) for path in closed))
 
-    policy = None
-    own_filter: tuple[bytes | None, str] = (None, "")
-    if allocation.policy and not request.no_harden:
-        from usernsplan.harden.effective import effective  # noqa: PLC0415 - many have no policy
-
-        policy = effective(allocation.policy)
-        own_filter = _own_filter(layout, chosen.own_filters, request.base)
-
     context = RenderContext(
         state=read.previewed(layout, ledger.state)
         if chosen.reads_host or request.rootless
@@ -99,11 +98,14 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
         vmid=request.vmid,
         # The program of another root may not run here.
         version=programs.version(chosen.asks) if chosen.asks and layout.is_host else "",
-        policy=policy,
-        own_filter=own_filter[0],
-        own_filter_place=own_filter[1],
-        machine=os.uname().machine,
     )
+    if allocation.policy and not request.no_harden:
+        context = _with_policy(context, allocation.policy, chosen, request.base)
+    elif request.base is not None:
+        raise InvalidValueError(
+            f"--base is for a policy, and '{request.name}' has none here",
+            hint=layout.inline(f"harden {shell(request.name)} --profile seed") + " gives it one",
+        )
     found = engines.render(request.engine, allocation, context)
 
     if known.interrupted:
@@ -117,7 +119,26 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
     return replace(found, notes=(*found.notes, *notes))
 
 
-def _own_filter(layout: Layout, paths: Iterable[str], base: str | None) -> tuple[bytes | None, str]:
+def _with_policy(
+    context: RenderContext, policy: Policy, chosen: Engine, base: str | None = None
+) -> RenderContext:
+    """The context with a policy, and with what its filter has to be laid over."""
+    from usernsplan.harden.effective import effective  # noqa: PLC0415 - many hosts have no policy
+
+    raw, place = _own_filter(context.layout, chosen, base)
+    machine = os.uname()
+    return replace(
+        context,
+        policy=effective(policy),
+        own_filter=raw,
+        own_filter_place=place,
+        machine=machine.machine,
+        kernel=machine.release,
+        selinux=selinux.mode() if context.layout.is_host else "enforcing",
+    )
+
+
+def _own_filter(layout: Layout, chosen: Engine, base: str | None) -> tuple[bytes | None, str]:
     """An engine's own profile of system calls, and its place; ``base`` is one that the user names."""
     if base is not None:
         path = os.path.abspath(base)
@@ -129,10 +150,54 @@ def _own_filter(layout: Layout, paths: Iterable[str], base: str | None) -> tuple
         if raw is None:
             raise InvalidValueError(f"--base {shown_path(base)} does not exist")
         return raw, base
-    for path in paths:
-        if (raw := files.read(layout, path, largest=files.LARGEST)) is not None:
+    named = chosen.names_filter([*_contents(layout, chosen.filter_configs)])
+    if named and not named.startswith("/"):
+        # Nobody says from which folder on.
+        return None, ""
+    for path in (os.path.normpath(named),) if named else chosen.own_filters:
+        raw = files.read(layout, path, follow=True, largest=files.LARGEST)
+        if raw is not None:
             return raw, layout.path(path)
     return None, ""
+
+
+def _contents(layout: Layout, paths: Iterable[str]) -> Iterator[bytes]:
+    """What is in the files of these paths that exist; a * is for any names in a folder."""
+    from fnmatch import filter as matching  # noqa: PLC0415 - many hosts have no policy
+
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        found = sorted(matching(files.names(layout, folder), name)) if "*" in name else [name]
+        for each in found:
+            raw = files.read(layout, f"{folder}/{each}", follow=True, largest=files.LARGEST)
+            if raw is not None:
+                yield raw
+
+
+def _unwritten(found: Rendered, request: RenderRequest, layout: Layout) -> Iterator[str]:
+    """Notes on filters that are not at the places where the engine reads them."""
+    from usernsplan.engines.hardened import is_filter  # noqa: PLC0415 - many hosts have no policy
+
+    for file in found.files:
+        if not is_filter(file.path):
+            continue
+        now = files.read(layout, file.path)
+        if now != file.content.encode():
+            fact = "does not exist" if now is None else "is not the filter of this policy"
+            words = ["--out", layout.root, *([] if now is None else ["--replace-files"])]
+            write = layout.command(shell("render", *_words(request), *words))
+            yield f"{layout.path(file.path)} {fact}; this writes it: {write}"
+
+
+def _words(request: RenderRequest) -> list[str]:
+    """The words of a request whose engine has files."""
+    words = [request.engine, request.name]
+    words += [word for volume in request.volumes for word in ("--volume", volume)]
+    words += ["--rootless"] if request.rootless else []
+    for option in ("image", "vmid", "base"):
+        value = getattr(request, option)
+        words += [] if value is None else [f"--{option}", str(value)]
+    return words
 
 
 def _closed(source: str, account: str) -> str:
@@ -150,22 +215,43 @@ def _to_move(volume: Volume, layout: Layout) -> str:
     return f"{shown_path(volume.path)}: {NOT_MOVED}; {first}"
 
 
-def table(ledger: LedgerState, name: str = "") -> list[tuple[str, list[tuple[str, Verdict]]]]:
+def table(root: str = "/", name: str = "") -> list[tuple[str, list[Support]]]:
     """What each engine can do, for the allocation of this name or for each default strategy."""
+    layout = files.layout_at(root)
+    ledger = open_ledger(layout)
+    known = ledger.state()
     if name:
-        asked = [allocation_of(ledger, name)]
-    else:
-        usual = (Shared(), SingleUid(), PerContainer())
-        asked = [
-            Allocation(it.name, owner_of(it.name), it.name, it.mapping(base), held)
-            for it in usual
-            for base in (it.pool.start if it.pool else POOL_START,)
-            for held in (IdRange(base, it.need.count) if it.need else None,)
-        ]
+        return [(name, [*_supported(allocation_of(known, name), layout, ledger)])]
+
+    usual = (Shared(), SingleUid(), PerContainer())
+    asked = [
+        Allocation(it.name, owner_of(it.name), it.name, it.mapping(base), held)
+        for it in usual
+        for base in (it.pool.start if it.pool else POOL_START,)
+        for held in (IdRange(base, it.need.count) if it.need else None,)
+    ]
     return [
-        (a.name, [(engine, engines.verdict(engine, a)) for engine in engines.ENGINES])
+        (a.name, [Support(engine, engines.verdict(engine, a)) for engine in engines.ENGINES])
         for a in asked
     ]
+
+
+def _supported(allocation: Allocation, layout: Layout, ledger: Ledger) -> Iterator[Support]:
+    """What each engine makes of an allocation, and of its policy if it has one."""
+    state = read.previewed(layout, ledger.state) if allocation.policy else None
+    for name in engines.ENGINES:
+        verdict = engines.verdict(name, allocation)
+        if not (allocation.policy and verdict.can):
+            yield Support(name, verdict)
+            continue
+        chosen = engines.engine(name)
+        # Of a bundle, the question is what can be done with one, not with a fragment.
+        bundle = "{}" if "bundle" in chosen.takes else None
+        context = RenderContext(state=state, bundle=bundle, layout=layout)
+        context = _with_policy(context, allocation.policy, chosen)
+        if context.policy:
+            parts = engines.parts(name, context.policy, allocation, context)
+            yield Support(name, verdict, parts)
 
 
 def delivered(
@@ -188,7 +274,7 @@ def delivered(
     output.refuse_foreign_links(layout, (SUBUID if request.bundle is None else _CONFIG,))
 
     with nullcontext() if preview else _alone(layout):
-        rendered = rendering(request, root)
+        rendered = _rendering(request, root)
         if request.bundle is None:
             output.refuse_foreign_links(layout, (file.path for file in rendered.files))
             now = {file.path: files.read(layout, file.path) for file in rendered.files}

@@ -208,7 +208,7 @@ def test_of_another_root_no_rootless_engine_is_told_that_its_owner_cannot_log_in
 
 
 def test_dockers_user_of_such_a_service_is_no_error() -> None:
-    daemon = b'{"userns-remap": "carl"}'
+    daemon = b'{"userns-remap": "carl", "no-new-privileges": true}'
     lines = b"carl:800000:65536\n"
     group = (Group("carl", 70001),)
     assert codes(host(CARL, lines=lines, groups=group, daemon_json=daemon)) == set()

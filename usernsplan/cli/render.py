@@ -10,7 +10,6 @@ from usernsplan.cli.options import DryRun, Json, Root, Yes
 from usernsplan.cli.words import Argument, Option
 from usernsplan.errors import InvalidValueError
 from usernsplan.host.files import layout_at
-from usernsplan.ledger import open_ledger
 from usernsplan.model import RenderRequest
 from usernsplan.report import results
 
@@ -132,5 +131,4 @@ def render(
 
 
 def _list(name: str, root: str, *, as_json: bool) -> None:
-    found = rendering.table(open_ledger(layout_at(root)).state(), name)
-    emit(results.engines(found), as_json=as_json)
+    emit(results.engines(rendering.table(root, name)), as_json=as_json)

@@ -12,6 +12,7 @@ from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from usernsplan.engines.base import Engine, RenderContext, Rendered, Verdict
+    from usernsplan.harden.effective import Effective
     from usernsplan.model import Allocation
 
 
@@ -172,5 +173,17 @@ def render(name: str, allocation: Allocation, context: RenderContext | None = No
     from usernsplan.engines.hardened import notes  # noqa: PLC0415 - many hosts have no policy
     from usernsplan.values import replace  # noqa: PLC0415
 
-    hardening = chosen.hardening(context.policy, allocation, context)
-    return replace(rendered, notes=(*rendered.notes, *notes(name, hardening)))
+    enforced = parts(name, context.policy, allocation, context)
+    return replace(rendered, notes=(*rendered.notes, *notes(name, enforced)))
+
+
+def parts(
+    name: str, policy: Effective, allocation: Allocation, context: RenderContext
+) -> dict[str, Verdict]:
+    """How the engine of this name enforces each part of a policy on the host of the context."""
+    from usernsplan.engines.base import no  # noqa: PLC0415 - see verdict
+
+    found = engine(name).hardening(policy, allocation, context).verdicts
+    if "label" in found and context.selinux != "enforcing":
+        return {**found, "label": no(f"SELinux is {context.selinux} on this host")}
+    return found

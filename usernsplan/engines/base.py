@@ -16,13 +16,15 @@ from usernsplan.mapping import KINDS
 from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER, OWN_PREFIX, POOL_OWNERS, ROOT
 from usernsplan.patterns import pattern
 from usernsplan.strategies import options_of
-from usernsplan.values import dataclass
+from usernsplan.values import NamedTuple, dataclass
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from usernsplan.formats.accounts import User
     from usernsplan.harden.effective import Effective
     from usernsplan.mapping import IdMap
-    from usernsplan.model import Allocation, HostState, Mount
+    from usernsplan.model import Allocation, HostState, Mount, Selinux
 
 # The group tty, in every distribution: engines mount a container's /dev/pts with gid=5, and the
 # kernel returns EINVAL if that gid is not mapped.
@@ -111,6 +113,17 @@ class Hardening:
     notes: tuple[str, ...] = ()
 
 
+class Support(NamedTuple):
+    """What an engine makes of an allocation: its map, and each part of its policy that is asked for.
+
+    ``parts`` is None without a policy, and where the engine cannot make the map.
+    """
+
+    engine: str
+    verdict: Verdict
+    parts: dict[str, Verdict] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class RenderContext:
     """What a rendering needs in addition to the map.
@@ -121,7 +134,8 @@ class RenderContext:
     says of itself; "" if nobody asked it. Commands in notes are for the host of ``layout``.
     ``policy`` is what the container may do; None: what its engine gives it. ``own_filter`` is the
     engine's own profile of system calls, and ``own_filter_place`` where it was read; None if it is
-    unknown. ``machine`` is the architecture, as uname(2) has it.
+    unknown. ``machine`` and ``kernel`` are the architecture and the release, as uname(2) has them.
+    ``selinux`` is what the host does with labels; that of another root is taken to enforce them.
     """
 
     state: HostState | None = None
@@ -137,6 +151,8 @@ class RenderContext:
     own_filter: bytes | None = None
     own_filter_place: str = ""
     machine: str = "x86_64"
+    kernel: str = "5.10"
+    selinux: Selinux = "enforcing"
 
 
 class Engine(ABC):
@@ -148,7 +164,8 @@ class Engine(ABC):
     changes the owners at the start. ``idmap`` says whether it can map the ids of a mount: "yes";
     "asked", only on request, because some versions silently ignore it; "itself", it always does so.
     ``own_filters`` are the files that have its own profile of system calls; the first that exists
-    counts.
+    counts, unless one of the files ``filter_configs`` names another: see ``names_filter``. A * in
+    the last name of a path is for all such files, sorted.
     """
 
     reads_host: ClassVar[bool] = False
@@ -156,6 +173,7 @@ class Engine(ABC):
     takes: ClassVar[frozenset[str]] = frozenset()
     idmap: ClassVar[Literal["no", "yes", "asked", "itself"]] = "no"
     own_filters: ClassVar[tuple[str, ...]] = ()
+    filter_configs: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def verdict(self, allocation: Allocation) -> Verdict:
@@ -165,12 +183,19 @@ class Engine(ABC):
     def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """What the engine reads. It is called only if the verdict is not "no"."""
 
+    def names_filter(self, contents: Sequence[bytes]) -> str:
+        """The profile of system calls that its configuration names instead of its own; "" for none."""
+        del contents
+        return ""
+
     def hardening(
         self, policy: Effective, allocation: Allocation, context: RenderContext
     ) -> Hardening:
         """How the engine enforces a policy. ``render`` puts its words where the engine reads them."""
-        del policy, allocation, context
-        return Hardening(dict.fromkeys(PARTS, no("it sets nothing but ids")))
+        from usernsplan.engines.hardened import nothing  # noqa: PLC0415 - many hosts have no policy
+
+        del allocation, context
+        return nothing(policy, "it sets nothing but ids")
 
 
 def ungranted(allocation: Allocation) -> str:

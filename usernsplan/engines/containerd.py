@@ -10,11 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usernsplan.engines import ENGINES as _ALL
-from usernsplan.engines import verdict
+from usernsplan.engines import hardened, verdict
 from usernsplan.engines.base import (
     EXACTLY,
     TTY,
     Engine,
+    Hardening,
     RenderContext,
     Rendered,
     Verdict,
@@ -28,11 +29,17 @@ from usernsplan.mapping import KINDS
 from usernsplan.patterns import pattern
 
 if TYPE_CHECKING:
+    from usernsplan.harden.effective import Effective
     from usernsplan.model import Allocation
 
 # The release whose ctr takes --uidmap and --gidmap more than once.
 _NEEDED = (2, 1)
 _REPEATS = ".".join(map(str, _NEEDED))
+# What ctr run gives a container: containerd's oci/spec.go, defaultUnixCaps.
+_CAPABILITIES = frozenset({
+    "chown", "dac_override", "fsetid", "fowner", "mknod", "net_raw", "setgid", "setuid", "setfcap",
+    "setpcap", "net_bind_service", "sys_chroot", "kill", "audit_write",
+})  # fmt: skip
 # What ctr --version says: "ctr github.com/containerd/containerd/v2 v2.1.4", "… 1.6.20~ds1".
 _VERSION = pattern(r"(?<= )v?([0-9]+)\.([0-9]+)\S*")
 
@@ -70,7 +77,30 @@ class Containerd(Engine):
             "run ctr with an image and --snapshotter native: with --rootfs it ignores the map",
             *_of_pods(allocation, context),
         )
-        return Rendered(" ".join(flags), (), notes)
+        if context.policy is None:
+            return Rendered(" ".join(flags), (), notes)
+        its = self.hardening(context.policy, allocation, context)
+        return Rendered(" ".join([*flags, *its.words]), its.files, (*notes, *its.notes))
+
+    def hardening(
+        self, policy: Effective, allocation: Allocation, context: RenderContext
+    ) -> Hardening:
+        """Flags of ctr run, which sets no_new_privs itself and knows no word for all capabilities."""
+        filter_, others = hardened.filter_file(policy, allocation, context)
+        others["label"] = no("ctr has no option for it")
+        kept = policy.capabilities
+        words = [f"--cap-drop CAP_{name.upper()}" for name in sorted(_CAPABILITIES - kept)]
+        words += [f"--cap-add CAP_{name.upper()}" for name in sorted(kept - _CAPABILITIES)]
+        words += ["--allow-new-privs"] if policy.new_privileges else []
+        words += [f"--seccomp --seccomp-profile {filter_.path}"] if filter_ else []
+        notes = hardened.as_another_user(policy, "add --user UID:GID, or USER to the image")
+        if filter_ and context.own_filter is None:
+            notes += (
+                "ctr has no filter of its own here, so all else is allowed; --base FILE has one",
+            )
+        return Hardening(
+            hardened.verdicts(policy, others), tuple(words), (filter_,) if filter_ else (), notes
+        )
 
 
 def _is_repeated(allocation: Allocation) -> bool:

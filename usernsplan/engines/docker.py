@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from usernsplan.engines import hardened
 from usernsplan.engines.base import (
     EXACTLY,
     TTY,
     Engine,
     File,
+    Hardening,
     RenderContext,
     Rendered,
     Verdict,
@@ -31,11 +33,32 @@ from usernsplan.mapping import KINDS
 from usernsplan.model import DEFAULT_NAME
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from usernsplan.harden.effective import Effective
     from usernsplan.mapping import Kind
     from usernsplan.model import Allocation, Mount
 
+NO_FILTER = (
+    "its own profile is compiled into dockerd, and a file would replace it; --base FILE has it"
+)
+SELINUX = "selinux-enabled"
 
-class Docker(Engine):
+
+class OfDaemon(Engine):
+    """What the engines of the host's dockerd share: where its own profile of system calls is."""
+
+    filter_configs = (DAEMON_JSON,)
+
+    def names_filter(self, contents: Sequence[bytes]) -> str:
+        """Only daemon.json can name a file; without, the profile is in the program."""
+        [raw] = contents or (b"",)
+        named = daemon_json.parse(raw, DAEMON_JSON).get("seccomp-profile") or ""
+        # A newer dockerd takes these two words.
+        return "" if named in {"builtin", "unconfined"} else named
+
+
+class Docker(OfDaemon):
     """The host's daemon.json, with userns-remap and no-new-privileges added."""
 
     reads_host = True
@@ -72,10 +95,32 @@ class Docker(Engine):
                 ),
             )
 
+        its = Hardening({})
+        if context.policy:
+            its = self.hardening(context.policy, allocation, context)
         return Rendered(
             text.decode().removesuffix("\n"),
-            (File(DAEMON_JSON, text.decode()), *subid_files(allocation)),
-            (*notes, *run_with("docker run", context.mounts)),
+            (File(DAEMON_JSON, text.decode()), *subid_files(allocation), *its.files),
+            (*notes, *run_with("docker run", context.mounts, its.words), *its.notes),
+        )
+
+    def hardening(
+        self, policy: Effective, allocation: Allocation, context: RenderContext
+    ) -> Hardening:
+        """Options of docker run: the daemon's configuration is for the containers of others, too."""
+        filter_, others = hardened.filter_file(policy, allocation, context, unknown=NO_FILTER)
+        if not _labels(context):
+            others["label"] = no(
+                f'dockerd labels nothing unless its daemon.json has "{SELINUX}": true'
+            )
+        # The daemon's own value counts where an option is missing.
+        own = ["no-new-privileges=false"] if policy.new_privileges else ["no-new-privileges"]
+        opts = (*own, *hardened.filter_and_label(policy, filter_))
+        return Hardening(
+            hardened.verdicts(policy, others),
+            (*hardened.capability_flags(policy), *hardened.as_flags(opts)),
+            (filter_,) if filter_ else (),
+            hardened.as_another_user(policy),
         )
 
 
@@ -137,15 +182,29 @@ def _is_sorted_apart(allocation: Allocation, kind: Kind) -> bool:
     return starts != sorted(starts)
 
 
-def run_with(command: str, mounts: tuple[Mount, ...]) -> tuple[str, ...]:
-    """The options of each container: a daemon's configuration has no volumes."""
-    if not mounts:
-        return ()
-    words = [
+def run_with(
+    command: str, mounts: tuple[Mount, ...], policy: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """The options of each container: a daemon's configuration has no volumes and no capabilities."""
+    volumes = [
         f"-v {plain(m.source)}:{plain(m.destination)}" + (":ro" if m.read_only else "")
         for m in mounts
     ]
-    return (f"volumes are options of each container: {command} {' '.join(words)} …",)
+    told = (("volumes are", volumes), ("the policy is", policy))
+    return tuple(
+        f"{what} options of each container: {command} {' '.join(words)} …"
+        for what, words in told
+        if words
+    )
+
+
+def _labels(context: RenderContext) -> bool:
+    """Tell whether the host's daemon.json lets dockerd label processes."""
+    if context.state is None:
+        return False
+    place = context.state.layout.path(DAEMON_JSON)
+    config = daemon_json.parse(context.state.daemon_json or b"", place)
+    return any(one.key == SELINUX and one.value is True for one in config.members)
 
 
 ENGINES = {"docker": Docker()}

@@ -10,10 +10,27 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from usernsplan.engines.base import Engine, File, RenderContext, Rendered, Verdict, no, subid_files
-from usernsplan.engines.docker import can_lay, needs, run_with
+from usernsplan.engines import hardened
+from usernsplan.engines.base import (
+    Engine,
+    File,
+    Hardening,
+    RenderContext,
+    Rendered,
+    Verdict,
+    no,
+    subid_files,
+)
+from usernsplan.engines.docker import (
+    NO_FILTER,
+    SELINUX,
+    can_lay,
+    needs,
+    run_with,
+)
 
 if TYPE_CHECKING:
+    from usernsplan.harden.effective import Effective
     from usernsplan.model import Allocation
 
 # sun_path of unix(7) holds 108 bytes with the NUL.
@@ -65,16 +82,21 @@ class DockerInstance(Engine):
         """
         name = f"docker-{allocation.name}"
         config = f"/etc/docker/{name}.json"
+        policy = context.policy
+        its = self.hardening(policy, allocation, context) if policy else Hardening({})
         text = json.dumps(
             {
                 "userns-remap": allocation.owner,
-                "no-new-privileges": True,
+                "no-new-privileges": policy is None or not policy.new_privileges,
                 "data-root": f"/var/lib/{name}",
                 "exec-root": f"/run/{name}",
                 "pidfile": f"/run/{name}.pid",
                 "hosts": [f"unix://{_socket(allocation.name)}"],
                 "containerd-namespace": name,
                 "bridge": "none",
+                # All containers of this daemon have the policy.
+                **({"seccomp-profile": its.files[0].path} if its.files else {}),
+                **({SELINUX: True} if _labels(its, context) else {}),
             },
             indent=2,
         )
@@ -84,7 +106,7 @@ class DockerInstance(Engine):
         client = f"docker -H unix://{_socket(allocation.name)}"
         return Rendered(
             text,
-            (File(config, text + "\n"), unit, *subid_files(allocation)),
+            (File(config, text + "\n"), unit, *subid_files(allocation), *its.files),
             (
                 f"this is {config}; --out DIR writes it below DIR, together with {unit.path}",
                 f"start the daemon with 'systemctl enable --now {name}', then: {client} run …",
@@ -93,9 +115,29 @@ class DockerInstance(Engine):
                     f"'{client} network create' makes one"
                 ),
                 *needs(allocation, context, "--engine", "docker-instance"),
-                *run_with(f"{client} run", context.mounts),
+                *run_with(f"{client} run", context.mounts, its.words),
+                *its.notes,
             ),
         )
+
+    def hardening(
+        self, policy: Effective, allocation: Allocation, context: RenderContext
+    ) -> Hardening:
+        """The daemon has the filter; capabilities and labels are options of docker run."""
+        filter_, others = hardened.filter_file(policy, allocation, context, unknown=NO_FILTER)
+        return Hardening(
+            hardened.verdicts(policy, others),
+            (
+                *hardened.capability_flags(policy),
+                *hardened.as_flags(hardened.filter_and_label(policy, None)),
+            ),
+            (filter_,) if filter_ else (),
+            hardened.as_another_user(policy),
+        )
+
+
+def _labels(its: Hardening, context: RenderContext) -> bool:
+    return "label" in its.verdicts and context.selinux != "off"
 
 
 def _socket(name: str) -> str:

@@ -4,15 +4,20 @@ https://linuxcontainers.org/incus/docs/main/userns-idmap/ Checked with LXD 5.0.2
 an isolated instance has exactly base and size, from container id 0. raw.idmap adds extents to them;
 where container ids of the base are in one, the base is split around it, and its ids there stay
 unused. newuidmap needs root's lines for what results, at each start.
+
+Neither has a key for capabilities and no_new_privs. raw.lxc hands LXC's own lines on to it, and what
+they set holds for the instance and for ``incus exec``; checked with the same versions.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from usernsplan.engines import hardened, lxc
 from usernsplan.engines.base import (
     EXACTLY,
     Engine,
+    Hardening,
     RenderContext,
     Rendered,
     Verdict,
@@ -21,7 +26,7 @@ from usernsplan.engines.base import (
     ungranted,
 )
 from usernsplan.engines.lxc import maps_root, roots_files, roots_lines
-from usernsplan.ids import ID_LIMIT
+from usernsplan.ids import ID_LIMIT, IdSet
 from usernsplan.mapping import KINDS, Extent, Pass, joined
 from usernsplan.model import ROOT
 from usernsplan.strategies import SLOT
@@ -30,6 +35,7 @@ from usernsplan.values import NamedTuple, dataclass
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from usernsplan.harden.effective import Effective
     from usernsplan.mapping import IdMap, Kind
     from usernsplan.model import Allocation, Mount
 
@@ -99,6 +105,10 @@ class Incus(Engine):
             ]
         if found and (raw := found.lines()):
             lines += ["  raw.idmap: |-", *(f"    {line}" for line in raw)]
+        its = Hardening({})
+        if context.policy:
+            its = self.hardening(context.policy, allocation, context)
+        lines += its.words
         if context.mounts:
             lines.append("devices:")
         for number, mount in enumerate(context.mounts, 1):
@@ -119,8 +129,50 @@ class Incus(Engine):
                     )
                 ]
                 * (not allocation.within),
+                *its.notes,
             ),
         )
+
+    def hardening(
+        self, policy: Effective, allocation: Allocation, context: RenderContext
+    ) -> Hardening:
+        """Keys for system calls, over what the daemon refuses itself, and raw.lxc for the rest."""
+        from usernsplan.harden import seccomp  # noqa: PLC0415 - many hosts have no policy
+
+        # The daemon writes the filter, so LXC is asked for all but that.
+        rest = policy._replace(
+            deny=frozenset(), deny_all=False, allow=frozenset(), families=IdSet(), native=False
+        )
+        of_lxc = lxc.hardening(rest, allocation, context, unknown="")
+        keys, _ = seccomp.incus(policy)
+        keys["raw.lxc"] = "\n".join(of_lxc.words)
+
+        # There is no list that is empty and allows nothing.
+        none_is_left = policy.deny_all and not policy.allow
+        others = hardened.lost(
+            policy,
+            lambda part: seccomp.incus(part)[1],
+            cannot={"architectures", *["system calls"] * none_is_left},
+        )
+        if "label" in of_lxc.verdicts:
+            others["label"] = of_lxc.verdicts["label"]
+        restricted = (
+            "a project with restricted=true takes raw.lxc only with "
+            "restricted.containers.lowlevel=allow"
+        )
+        instead = f"{', '.join(keys)}: these replace the same keys of the instance's profiles"
+        return Hardening(
+            hardened.verdicts(policy, others),
+            tuple(line for key, value in keys.items() for line in _key(key, value)),
+            notes=(instead, restricted, *of_lxc.notes),
+        )
+
+
+def _key(key: str, value: str) -> list[str]:
+    """A key of a config in YAML, as a block if its value has several lines."""
+    if "\n" not in value:
+        return [f"  {key}: {quoted(value)}"]
+    return [f"  {key}: |-", *(f"    {line}" for line in value.splitlines())]
 
 
 def _config(allocation: Allocation) -> _Config | None:

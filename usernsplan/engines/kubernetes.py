@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usernsplan.engines import engine_of_pool
+from usernsplan.engines import engine_of_pool, hardened
 from usernsplan.engines.base import (
     EXACTLY,
     LABEL,
     Engine,
+    File,
+    Hardening,
     RenderContext,
     Rendered,
     Verdict,
@@ -22,9 +24,24 @@ from usernsplan.engines.base import (
 )
 from usernsplan.errors import InvalidValueError
 from usernsplan.strategies import SLOT, PerContainer, SingleUid
+from usernsplan.values import replace
 
 if TYPE_CHECKING:
+    from usernsplan.harden.effective import Effective
     from usernsplan.model import Allocation
+
+# Below it the kubelet looks for profiles that a pod names.
+_PROFILES = "/var/lib/kubelet/seccomp"
+# What the Pod Security level "restricted" lets a container add, and what "baseline" does:
+# https://kubernetes.io/docs/concepts/security/pod-security-standards/
+RESTRICTED = frozenset({"net_bind_service"})
+_BASELINE = RESTRICTED | {
+    "audit_write", "chown", "dac_override", "fowner", "fsetid", "kill", "mknod", "setfcap",
+    "setgid", "setpcap", "setuid", "sys_chroot",
+}  # fmt: skip
+_BASELINE_TYPES = frozenset(
+    {"", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"}
+)
 
 
 class Kubernetes(Engine):
@@ -84,7 +101,10 @@ class Kubernetes(Engine):
 
         lines += ["  containers:", f"    - name: {quoted(allocation.name)}"]
         lines += [f"      image: {quoted(context.image)}"] if context.image else []
-        lines += ["      securityContext:", "        allowPrivilegeEscalation: false"]
+        its = Hardening({}, ("        allowPrivilegeEscalation: false",))
+        if context.policy:
+            its = self.hardening(context.policy, allocation, context)
+        lines += ["      securityContext:", *its.words]
 
         if context.mounts:
             lines.append("      volumeMounts:")
@@ -105,7 +125,73 @@ class Kubernetes(Engine):
 
         if not context.image:
             notes.append("without --image this is a patch for a pod that has an image")
-        return Rendered("\n".join(lines), (), tuple(notes))
+        return Rendered("\n".join(lines), its.files, (*notes, *its.notes))
+
+    def hardening(
+        self, policy: Effective, allocation: Allocation, context: RenderContext
+    ) -> Hardening:
+        """Lines of the container's securityContext. The filter is a file of each node."""
+        found = hardening(policy, allocation, context)
+        level = _level(policy, allocation, context)
+        return replace(
+            found, notes=(f'the pod fits the Pod Security level "{level}"', *found.notes)
+        )
+
+
+def hardening(policy: Effective, allocation: Allocation, context: RenderContext) -> Hardening:
+    """What a securityContext says, also OpenShift's."""
+    unknown = "the runtime's own profile is compiled into it; --base FILE gives it"
+    filter_, others = hardened.filter_file(policy, allocation, context, unknown=unknown)
+    notes = []
+    if filter_:
+        path = f"usernsplan/{allocation.name}.json"
+        filter_ = File(f"{_PROFILES}/{path}", filter_.content)
+        profile = ["  type: Localhost", f"  localhostProfile: {quoted(path)}"]
+        notes.append(
+            f"--out DIR writes {filter_.path}, which each node needs on which the pod may run"
+        )
+    else:
+        # Without this line the kubelet gives a container no filter, unless it has seccompDefault.
+        profile = ["  type: RuntimeDefault"]
+
+    if "sys_admin" in policy.capabilities:
+        others["no_new_privs"] = nearly(
+            "Kubernetes says of a container with SYS_ADMIN that it may raise its privileges in any case"
+        )
+    if policy.capabilities and (allocation.strategy == SingleUid.name or not policy.as_root):
+        notes.append(
+            "Kubernetes gives no ambient capabilities: a user that is not root has them in its "
+            "bounding set alone"
+        )
+
+    lines = [f"allowPrivilegeEscalation: {'true' if policy.new_privileges else 'false'}"]
+    lines += [] if policy.as_root else ["runAsNonRoot: true"]
+    lines += ["capabilities:", "  drop:", "    - ALL"]
+    added = [f"    - {name.upper()}" for name in sorted(policy.capabilities)]
+    lines += ["  add:", *added] if added else []
+    lines += ["seccompProfile:", *profile]
+    label = {"type": policy.selinux_type, "level": policy.selinux_level}
+    options = [f"  {key}: {quoted(value)}" for key, value in label.items() if value]
+    lines += ["seLinuxOptions:", *options] if options else []
+    return Hardening(
+        hardened.verdicts(policy, others),
+        tuple(f"        {line}" for line in lines),
+        (filter_,) if filter_ else (),
+        tuple(notes),
+    )
+
+
+def _level(policy: Effective, allocation: Allocation, context: RenderContext) -> str:
+    """The Pod Security level that a pod fits. A volume is a folder of the node: "privileged"."""
+    if (
+        context.mounts
+        or not policy.capabilities <= _BASELINE
+        or policy.selinux_type not in _BASELINE_TYPES
+    ):
+        return "privileged"
+    is_restricted = policy.capabilities <= RESTRICTED and not policy.new_privileges
+    no_root = allocation.strategy == SingleUid.name or not policy.as_root
+    return "restricted" if is_restricted and no_root else "baseline"
 
 
 def _kubelets(allocation: Allocation) -> Verdict:

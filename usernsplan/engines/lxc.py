@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from usernsplan.engines import hardened
 from usernsplan.engines.base import (
     EXACTLY,
     Engine,
     File,
+    Hardening,
     RenderContext,
     Rendered,
     Verdict,
@@ -23,13 +25,16 @@ from usernsplan.engines.base import (
     ungranted,
 )
 from usernsplan.model import DEFAULT_NAME, ROOT
+from usernsplan.values import replace
 
 if TYPE_CHECKING:
+    from usernsplan.harden.effective import Effective
     from usernsplan.mapping import IdMap
     from usernsplan.model import Allocation, Mount
 
 # The first release that is sure to map the ids of a single mount: lxc.mount.entry with idmap=.
 IDMAPS = "5.0"
+_COMMON = "/usr/share/lxc/config/common.seccomp"
 
 
 class Lxc(Engine):
@@ -37,6 +42,7 @@ class Lxc(Engine):
 
     takes = frozenset({"volume"})
     idmap = "yes"
+    own_filters = (_COMMON,)
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Any map that is in subuid for newuidmap, or has host root: LXC writes that one itself."""
@@ -53,15 +59,78 @@ class Lxc(Engine):
     def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """The lines (container, host, count), which the container's config has or includes."""
         lines = [*_idmap("u", allocation.mapping.uids), *_idmap("g", allocation.mapping.gids)]
-        text = "\n".join([*lines, *map(_entry, context.mounts)])
+        lines += map(_entry, context.mounts)
+        its = Hardening({})
+        if context.policy:
+            its = self.hardening(context.policy, allocation, context)
+        text = "\n".join([*lines, *its.words])
         if allocation.within not in {"", ROOT}:
-            return Rendered(text, (), (_of_login(allocation),))
+            return Rendered(text, its.files, (_of_login(allocation), *its.notes))
         path = f"/var/lib/lxc/{allocation.name}/usernsplan.conf"
         notes = [f"include it in the container's config with: lxc.include = {path}"]
         notes += roots_lines(allocation, context)
         if any(mount.owners == "idmap" for mount in context.mounts):
             notes.append(f"idmap needs LXC {IDMAPS} or newer")
-        return Rendered(text, (File(path, text + "\n"), *roots_files(allocation)), tuple(notes))
+        files = (File(path, text + "\n"), *its.files, *roots_files(allocation))
+        return Rendered(text, files, (*notes, *its.notes))
+
+    def hardening(
+        self, policy: Effective, allocation: Allocation, context: RenderContext
+    ) -> Hardening:
+        """Lines of the config. The filter is a file, laid over LXC's own."""
+        unknown = f"LXC's own profile was not found, {_COMMON}; --base FILE gives it"
+        found = hardening(policy, allocation, context, unknown=unknown)
+        last = (
+            "these lines have to come after each lxc.include of the container's config: userns.conf, "
+            "which templates include, gives all capabilities back"
+        )
+        return replace(found, notes=(last, *found.notes))
+
+
+def hardening(
+    policy: Effective, allocation: Allocation, context: RenderContext, *, unknown: str
+) -> Hardening:
+    """What LXC is told to enforce, also by Proxmox VE. ``unknown`` is why it has no filter of its own.
+
+    LXC refuses a list of capabilities to keep beside one of those to drop; an empty line clears a
+    list.
+    """
+    from usernsplan.harden import seccomp  # noqa: PLC0415 - many hosts have no policy
+
+    lines = ["lxc.cap.drop =", "lxc.cap.keep ="]
+    lines.append(f"lxc.cap.keep = {' '.join(sorted(policy.capabilities)) or 'none'}")
+    if not policy.new_privileges:
+        lines.append("lxc.no_new_privs = 1")
+
+    files = []
+    others = hardened.of_whole_label(policy)
+    own = context.own_filter
+    if own is None and policy.deny_all:
+        # Who refuses every call that is not named does not weaken a filter that is unknown.
+        own = b"2\ndenylist\n"
+    if policy.filters and own is None:
+        others |= hardened.unfiltered(unknown)
+    elif policy.filters and own is not None:
+        # A name that is not ASCII is no system call, and LXC ignores it.
+        base, place = own.decode("ascii", "replace"), context.own_filter_place
+        text, _ = seccomp.lxc(policy, base, place=place)
+        others |= hardened.lost(
+            policy,
+            lambda part: seccomp.lxc(part, base, place=place)[1],
+            cannot={"architectures"},
+        )
+        files.append(File(hardened.filter_path(allocation, "lxc"), text))
+        lines.append(f"lxc.seccomp.profile = {files[0].path}")
+    if label := hardened.whole_label(policy):
+        lines.append(f"lxc.selinux.context = {label}")
+
+    notes = [*hardened.as_another_user(policy, "set lxc.init.uid and lxc.init.gid")]
+    if "sys_admin" not in policy.capabilities:
+        notes.append(
+            "a container that boots a whole system may not start without sys_admin, which mounts its "
+            "file systems: start its program alone, or give it back with --cap-add sys_admin"
+        )
+    return Hardening(hardened.verdicts(policy, others), tuple(lines), tuple(files), tuple(notes))
 
 
 def _of_login(allocation: Allocation) -> str:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from usernsplan.engines import hardened
 from usernsplan.engines.base import (
     EXACTLY,
     Engine,
     File,
+    Hardening,
     RenderContext,
     Rendered,
     Verdict,
@@ -18,10 +20,12 @@ from usernsplan.engines.base import (
     only_extent,
     plain,
 )
+from usernsplan.harden.names import CAPABILITIES
 from usernsplan.patterns import pattern
 from usernsplan.strategies import SLOT
 
 if TYPE_CHECKING:
+    from usernsplan.harden.effective import Effective
     from usernsplan.model import Allocation, Mount
 
 # Machine names of systemd: labels of a host name, at most 64 characters.
@@ -49,14 +53,15 @@ class Nspawn(Engine):
         start, count = only_extent(allocation.mapping.uids) or (0, 0)
         flags = [f"--private-users={start}:{count}", "--private-users-ownership=map"]
         flags += [f"--bind{'-ro' if m.read_only else ''}={_bind(m)}" for m in context.mounts]
-        lines = [
-            "[Exec]",
-            f"PrivateUsers={start}:{count}",
-            "NoNewPrivileges=yes",
-            "",
-            "[Files]",
-            "PrivateUsersOwnership=map",
-        ]
+        its, of_file = Hardening({}), ["NoNewPrivileges=yes"]
+        if context.policy:
+            its, of_file = (
+                self.hardening(context.policy, allocation, context),
+                _keys(context.policy),
+            )
+        flags += its.words
+        lines = ["[Exec]", f"PrivateUsers={start}:{count}", *of_file]
+        lines += ["", "[Files]", "PrivateUsersOwnership=map"]
         lines += [f"Bind{'ReadOnly' if m.read_only else ''}={_bind(m)}" for m in context.mounts]
 
         path = f"/etc/systemd/nspawn/{allocation.name}.nspawn"
@@ -78,7 +83,64 @@ class Nspawn(Engine):
                 "--private-users-ownership=chown needs a count of 65536 and a base that is a "
                 "multiple of it; map does not"
             )
-        return Rendered(" ".join(flags), files, tuple(notes))
+        return Rendered(" ".join(flags), files, (*notes, *its.notes))
+
+    def hardening(
+        self, policy: Effective, allocation: Allocation, context: RenderContext
+    ) -> Hardening:
+        """Flags, which the file has as keys. The filter changes nspawn's own list."""
+        del allocation
+        flags = _flags(policy)
+        notes = [*hardened.as_another_user(policy, "add --user=USER, or User= to [Exec]")]
+        label, others = hardened.whole_label(policy), hardened.of_whole_label(policy)
+        # nspawn does not start with a label where SELinux is off.
+        if label and context.selinux != "off":
+            flags.append(f"--selinux-context={label}")
+            notes.append(f"a .nspawn file has no key for the label: --selinux-context={label}")
+        if "sys_admin" not in policy.capabilities:
+            notes.append(
+                "a systemd that is booted in the container may not start without sys_admin: run a "
+                "program alone, or give it back with --cap-add sys_admin"
+            )
+        others |= hardened.lost(
+            policy,
+            lambda part: _filter(part)[1],
+            cannot={"families", "architectures"},
+        )
+        return Hardening(hardened.verdicts(policy, others), tuple(flags), notes=tuple(notes))
+
+
+def _keys(policy: Effective) -> list[str]:
+    """The lines of [Exec]."""
+    lists = zip(("Capability", "DropCapability"), _capabilities(policy), strict=True)
+    lines = [f"{key}={' '.join(words)}" for key, words in lists if words]
+    lines += [] if policy.new_privileges else ["NoNewPrivileges=yes"]
+    return lines + _filter(policy)[0]
+
+
+def _flags(policy: Effective) -> list[str]:
+    """The same as flags without a space, which a shell would part."""
+    lists = zip(("--capability", "--drop-capability"), _capabilities(policy), strict=True)
+    flags = [f"{flag}={','.join(words)}" for flag, words in lists if words]
+    flags += [] if policy.new_privileges else ["--no-new-privileges=yes"]
+    for line in _filter(policy)[0]:
+        _, _, value = line.partition("=")
+        sign = "~" if value.startswith("~") else ""
+        flags += [f"--system-call-filter={sign}{name}" for name in value.removeprefix("~").split()]
+    return flags
+
+
+def _filter(policy: Effective) -> tuple[list[str], tuple[str, ...]]:
+    from usernsplan.harden import seccomp  # noqa: PLC0415 - many hosts have no policy
+
+    return seccomp.nspawn(policy)
+
+
+def _capabilities(policy: Effective) -> tuple[list[str], list[str]]:
+    """Those to give and those to drop. What is dropped counts, also of those that nspawn gives."""
+    kept = [f"CAP_{name.upper()}" for name in CAPABILITIES if name in policy.capabilities]
+    others = [f"CAP_{name.upper()}" for name in CAPABILITIES if name not in policy.capabilities]
+    return kept, others if kept else ["all"]
 
 
 def _bind(mount: Mount) -> str:

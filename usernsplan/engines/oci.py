@@ -9,7 +9,16 @@ import json
 import posixpath
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from usernsplan.engines.base import EXACTLY, Engine, RenderContext, Rendered, Verdict
+from usernsplan.engines import hardened
+from usernsplan.engines.base import (
+    EXACTLY,
+    Engine,
+    Hardening,
+    RenderContext,
+    Rendered,
+    Verdict,
+    no,
+)
 from usernsplan.engines.podman import of_idmap
 from usernsplan.errors import InvalidFileError, RefusedError
 from usernsplan.escape import operand, shell
@@ -18,10 +27,15 @@ from usernsplan.patterns import pattern
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from usernsplan.harden.effective import Effective
     from usernsplan.mapping import IdMap, Mapping
     from usernsplan.model import Allocation, Mount
 
 _ID = pattern("[0-9]{1,10}")
+# What Fedora's policy has for containers, for a bundle without a label.
+_PROCESS = "system_u:system_r:container_t:s0"
+_FILES = "system_u:object_r:container_file_t:s0"
+_LEVEL_AT = 3
 _SURROGATE = pattern("[\ud800-\udfff]")
 
 
@@ -45,15 +59,19 @@ class Oci(Engine):
         }
         mounts = [_mount(mount, allocation.mapping) for mount in context.mounts]
         notes = [*of_idmap(context)]
+        policy = context.policy
         if context.bundle is None:
-            return Rendered(
-                json.dumps({**({"mounts": mounts} if mounts else {}), "linux": linux}, indent=2),
-                (),
-                tuple(notes),
-            )
+            fragment = {**({"mounts": mounts} if mounts else {}), "linux": linux}
+            if policy:
+                fragment = _with_scalars(fragment, policy, context)
+            return Rendered(json.dumps(fragment, indent=2), (), tuple(notes))
 
         config = _config(context.bundle, context.place)
         changed = _patched(config, linux, mounts, context.place)
+        if policy:
+            changed = _hardened(_with_scalars(changed, policy, context), policy, context)
+            if policy_root := _as_root(changed, policy):
+                notes.append(policy_root)
         # A file that has all this already stays as it is, whatever its indentation.
         text = context.bundle if changed == config else _written(changed)
 
@@ -64,6 +82,20 @@ class Oci(Engine):
             fix = context.layout.command(words)
             notes.append(f"the root file system has to belong to these ids; this does it: {fix}")
         return Rendered(text, (), (*notes, *_odd_mounts(changed, allocation.mapping)))
+
+    def hardening(
+        self, policy: Effective, allocation: Allocation, context: RenderContext
+    ) -> Hardening:
+        """All of a bundle. A fragment takes nothing away, and most of a policy does."""
+        del allocation
+        if context.bundle is None:
+            why = no(
+                "lists of a fragment are added to those of config.json; --bundle DIR changes it"
+            )
+            lists = ("capabilities", "system calls", "families", "architectures")
+            return Hardening(hardened.verdicts(policy, dict.fromkeys(lists, why)))
+        _, others = _filter(policy, _config(context.bundle, context.place), context)
+        return Hardening(hardened.verdicts(policy, others))
 
 
 def _mappings(ids: IdMap) -> list[dict[str, int]]:
@@ -139,12 +171,21 @@ def _is_config(config: object) -> bool:
     linux = config.get("linux", {}) if isinstance(config, dict) else None
     if not isinstance(config, dict) or not isinstance(linux, dict):
         return False
+    process = config.get("process") or {}
+    if not isinstance(process, dict) or not _has_sets(process.get("capabilities") or {}):
+        return False
     parts = (config.get("mounts") or [], linux.get("namespaces") or [])
     return all(
         isinstance(part, list) and all(isinstance(item, dict) for item in part) for part in parts
     ) and all(
         isinstance(mount.get("destination"), str) and isinstance(mount.get("options") or [], list)
         for mount in parts[0]
+    )
+
+
+def _has_sets(capabilities: object) -> bool:
+    return isinstance(capabilities, dict) and all(
+        isinstance(each or [], list) for each in capabilities.values()
     )
 
 
@@ -178,6 +219,93 @@ def _patched(
 
     more = {"mounts": [*standing, *left.values()]} if mounts else {}
     return {**config, **more, "linux": merged}
+
+
+def _with_scalars(
+    config: dict[str, Any], policy: Effective, context: RenderContext
+) -> dict[str, Any]:
+    """A configuration with what a policy sets to one value: no_new_privs and labels."""
+    process, linux = {**(config.get("process") or {})}, {**(config.get("linux") or {})}
+    process["noNewPrivileges"] = not policy.new_privileges
+    found = {**config, "process": process, "linux": linux}
+    # runc does not start a container with a label where SELinux is off.
+    if context.selinux == "off":
+        return found
+    if policy.selinux_type or policy.selinux_level:
+        process["selinuxLabel"] = _label(
+            process.get("selinuxLabel"), _PROCESS, policy.selinux_type, policy.selinux_level
+        )
+    if policy.selinux_level:
+        linux["mountLabel"] = _label(linux.get("mountLabel"), _FILES, "", policy.selinux_level)
+    return found
+
+
+def _label(old: object, default: str, type_: str, level: str) -> str:
+    """An SELinux label with another type and level; "" for one of them is as it was.
+
+    A label is user:role:type:level, and a level may have a colon.
+    """
+    parts = (old if isinstance(old, str) and old else default).split(":", _LEVEL_AT)
+    user, role, its_type, *rest = (*parts, *default.split(":", _LEVEL_AT)[len(parts) :])
+    return ":".join([user, role, type_ or its_type, level or rest[0]])
+
+
+def _hardened(changed: dict[str, Any], policy: Effective, context: RenderContext) -> dict[str, Any]:
+    """A configuration with the capabilities and the filter of a policy."""
+    kept = [f"CAP_{name.upper()}" for name in sorted(policy.capabilities)]
+    process = changed["process"]
+    old = process.get("capabilities") or {}
+    sets = dict.fromkeys(("bounding", "effective", "permitted"), kept)
+    # Only a program of another user than root needs these two, so they are not filled.
+    sets |= {
+        name: [each for each in kept if each in (old.get(name) or [])]
+        for name in ("inheritable", "ambient")
+    }
+    found = {**changed, "process": {**process, "capabilities": sets}}
+
+    filter_, _ = _filter(policy, changed, context)
+    if filter_ and not _is_same(filter_, changed["linux"].get("seccomp")):
+        found["linux"] = {**found["linux"], "seccomp": filter_}
+    return found
+
+
+def _filter(
+    policy: Effective, config: dict[str, Any], context: RenderContext
+) -> tuple[dict[str, Any] | None, dict[str, Verdict]]:
+    """The filter over that of the bundle, and its verdicts; None if the policy needs none."""
+    if not policy.filters:
+        return None, {}
+    from usernsplan.harden import seccomp  # noqa: PLC0415 - many hosts have no policy
+
+    own = config.get("linux", {}).get("seccomp")
+    base, place = context.own_filter, context.own_filter_place
+    if own:
+        base, place = json.dumps(own).encode(), f"{context.place}: linux.seccomp"
+    over = seccomp.NO_FILTER
+    if base is not None:
+        over = hardened.base_of(policy, base, place, context)
+    return hardened.laid_over(policy, over, context)
+
+
+def _is_same(one: dict[str, Any], other: object) -> bool:
+    """Tell whether two filters say the same. The order of rules means nothing."""
+
+    def said(filter_: dict[str, Any]) -> dict[str, Any]:
+        lists = {
+            key: {json.dumps(each, sort_keys=True) for each in filter_.get(key) or []}
+            for key in ("architectures", "syscalls")
+        }
+        return {**filter_, **lists}
+
+    return isinstance(other, dict) and said(one) == said(other)
+
+
+def _as_root(config: dict[str, Any], policy: Effective) -> str:
+    """A note, if the process is the container's root and a policy does not let it be."""
+    user = config["process"].get("user")
+    if isinstance(user, dict) and user.get("uid"):
+        return ""
+    return "".join(hardened.as_another_user(policy, "set process.user.uid"))
 
 
 def _rootfs(config: dict[str, Any], place: str) -> str | None:

@@ -12,10 +12,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from usernsplan.engines import engine_of_pool
+from usernsplan.engines import engine_of_pool, hardened, kubernetes
 from usernsplan.engines.base import (
     LABEL,
     Engine,
+    Hardening,
     RenderContext,
     Rendered,
     Verdict,
@@ -25,8 +26,10 @@ from usernsplan.engines.base import (
 )
 from usernsplan.errors import InvalidValueError
 from usernsplan.strategies import OPENSHIFT_BLOCK, OPENSHIFT_IDS, PerContainer, SingleUid
+from usernsplan.values import replace
 
 if TYPE_CHECKING:
+    from usernsplan.harden.effective import Effective
     from usernsplan.model import Allocation
 
 # OpenShift gives each project five labels, which are pairs of 1024 categories.
@@ -34,6 +37,12 @@ _LABELS = 5
 # The first of the ids that restricted-v3 takes.
 _FIRST = 1000
 _SINCE = "4.20"
+_DROPS = (
+    "        allowPrivilegeEscalation: false",
+    "        capabilities:",
+    "          drop:",
+    "            - ALL",
+)
 
 
 class OpenShift(Engine):
@@ -68,14 +77,20 @@ class OpenShift(Engine):
 
     def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """YAML of the namespace, or of a pod."""
+        its = Hardening({})
+        if context.policy:
+            its = self.hardening(context.policy, allocation, context)
         if allocation.strategy == PerContainer.name:
-            return _pod(allocation, context)
+            return _pod(allocation, context, its)
         if context.image:
             raise InvalidValueError("--image is for a pod, but this is a project")
 
         start = allocation.reserved_range.start if allocation.reserved_range else 0
         block = f"{start}/{OPENSHIFT_BLOCK}"
         first, second = _pair(_LABELS * ((start - OPENSHIFT_IDS.start) // OPENSHIFT_BLOCK))
+        level = f"s0:c{first},c{second}"
+        if context.policy and context.policy.selinux_level:
+            level = context.policy.selinux_level
         text = f"""\
 apiVersion: v1
 kind: Namespace
@@ -84,18 +99,58 @@ metadata:
   annotations:
     openshift.io/sa.scc.uid-range: "{block}"
     openshift.io/sa.scc.supplemental-groups: "{block}"
-    openshift.io/sa.scc.mcs: "s0:c{first},c{second}\""""
+    openshift.io/sa.scc.mcs: "{level}\""""
         return Rendered(
-            text,
-            (),
+            "\n".join([text, *its.words]),
+            its.files,
             (
                 "use it when you make the project: running pods keep the ids that they started with",
                 (
                     f"from OpenShift {_SINCE} on, pods can have user namespaces: for an allocation of "
                     "--strategy per-container, this prints a pod"
                 ),
+                *its.notes,
             ),
         )
+
+    def hardening(
+        self, policy: Effective, allocation: Allocation, context: RenderContext
+    ) -> Hardening:
+        """Lines of a pod's securityContext; for a project, the Pod Security level of its pods."""
+        if allocation.strategy != PerContainer.name:
+            return _of_project(policy)
+        # The pod is never root. Its level is that of its project, unless it has an SCC of its own.
+        its_own = policy.selinux_level if policy.selinux_type else ""
+        found = kubernetes.hardening(
+            policy._replace(as_root=False, selinux_level=its_own), allocation, context
+        )
+        if policy.selinux_level == its_own:
+            return found
+        why = "OpenShift gives a pod the level of its project, which all pods of the project have"
+        return replace(found, verdicts={**found.verdicts, "label": nearly(why)})
+
+
+def _of_project(policy: Effective) -> Hardening:
+    """What a project demands of its pods. Each pod still has words of its own."""
+    others = hardened.unfiltered("each pod names its own profile, with seccompProfile")
+    if policy.selinux_type:
+        why = "a project sets the level alone; the type is that of the SCC"
+        others["label"] = nearly(why) if policy.selinux_level else no(why)
+    if policy.new_privileges or not policy.capabilities <= kubernetes.RESTRICTED:
+        why = "its pods have what their SCC gives; a project can only demand none but NET_BIND_SERVICE"
+        others |= dict.fromkeys(("capabilities", "no_new_privs"), no(why))
+        return Hardening(hardened.verdicts(policy, others))
+
+    if not policy.capabilities:
+        others["capabilities"] = nearly("a pod may add NET_BIND_SERVICE")
+    lines = ("  labels:", "    pod-security.kubernetes.io/enforce: restricted")
+    notes = (
+        (
+            'the project refuses pods that are not of the Pod Security level "restricted", which is '
+            "what the SCC restricted-v2 makes of them"
+        ),
+    )
+    return Hardening(hardened.verdicts(policy, others), lines, notes=notes)
 
 
 def _of_pod(allocation: Allocation) -> Verdict:
@@ -109,15 +164,20 @@ def _of_pod(allocation: Allocation) -> Verdict:
     )
 
 
-def _pod(allocation: Allocation, context: RenderContext) -> Rendered:
-    """A pod that restricted-v3 admits: it drops what the SCC wants dropped, and is not root."""
+def _pod(allocation: Allocation, context: RenderContext, its: Hardening) -> Rendered:
+    """A pod that restricted-v3 admits: it drops what the SCC wants dropped, and is not root.
+
+    What a policy has besides needs an SCC of its own.
+    """
+    more = _beyond(context.policy, its) if context.policy else []
+    scc = f"usernsplan-{allocation.name}" if more else "restricted-v3"
     lines = [
         "apiVersion: v1",
         "kind: Pod",
         "metadata:",
         f"  name: {quoted(allocation.name)}",
         "  annotations:",
-        "    openshift.io/required-scc: restricted-v3",
+        f"    openshift.io/required-scc: {scc}",
         "spec:",
         "  hostUsers: false",
         "  securityContext:",
@@ -131,10 +191,7 @@ def _pod(allocation: Allocation, context: RenderContext) -> Rendered:
         f"    - name: {quoted(allocation.name)}",
         *([f"      image: {quoted(context.image)}"] if context.image else []),
         "      securityContext:",
-        "        allowPrivilegeEscalation: false",
-        "        capabilities:",
-        "          drop:",
-        "            - ALL",
+        *(its.words or _DROPS),
     ]
     notes = [
         (
@@ -147,12 +204,32 @@ def _pod(allocation: Allocation, context: RenderContext) -> Rendered:
         ),
         (
             "the pod's service account needs leave to use the SCC: oc adm policy add-scc-to-user "
-            "restricted-v3 -z default"
+            f"{scc} -z default"
         ),
     ]
+    if more:
+        notes.append(
+            f"restricted-v3 does not admit this pod: make an SCC {scc} like it that also has "
+            f"{'; '.join(more)}"
+        )
     if not context.image:
         notes.append("without --image this is a patch for a pod that has an image")
-    return Rendered("\n".join(lines), (), tuple(notes))
+    return Rendered("\n".join(lines), its.files, (*notes, *its.notes))
+
+
+def _beyond(policy: Effective, its: Hardening) -> list[str]:
+    """What a pod has that restricted-v3 does not admit, in the words of an SCC."""
+    found = []
+    if not policy.capabilities <= kubernetes.RESTRICTED:
+        names = ", ".join(sorted(policy.capabilities)).upper()
+        found.append(f"allowedCapabilities: [{names}]")
+    if policy.new_privileges:
+        found.append("allowPrivilegeEscalation: true")
+    if its.files:
+        found.append(f"seccompProfiles: [localhost/{its.files[0].path.partition('/seccomp/')[2]}]")
+    if policy.selinux_type:
+        found.append("seLinuxContext: {type: RunAsAny}")
+    return found
 
 
 def _pair(index: int) -> tuple[int, int]:

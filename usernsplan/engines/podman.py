@@ -22,6 +22,7 @@ from usernsplan.engines.base import (
     plain,
 )
 from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.formats import containers_conf
 from usernsplan.formats.subid import Grant, by_start, end_to_end
 from usernsplan.mapping import KINDS, Extent, IdMap, Mapping
 from usernsplan.model import DEFAULT_OWNER, OWN_PREFIX, ROOT
@@ -35,15 +36,30 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation, HostState, Mount
 
 
-NO_FILTER = "its own profile was not found, which containers-common has in /usr/share/containers/seccomp.json"
+# Where containers-common has Podman's own profile. The first one counts.
+OWN_FILTERS = ("/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json")
+NO_FILTER = (
+    f"its own profile was not found: {' or '.join(OWN_FILTERS)}, or what containers.conf names; "
+    "--base FILE gives one"
+)
 
 
-class Podman(Engine):
+class OfPodman(Engine):
+    """What Podman's engines share: where its own profile of system calls is."""
+
+    own_filters = OWN_FILTERS
+    filter_configs = containers_conf.PATHS
+
+    def names_filter(self, contents: Sequence[bytes]) -> str:
+        """The host's containers.conf may name another profile."""
+        return containers_conf.seccomp_profile(contents)
+
+
+class Podman(OfPodman):
     """Flags for podman run, create and build."""
 
     takes = frozenset({"volume", "U", "rootless"})
     idmap = "yes"
-    own_filters = ("/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json")
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Any map: root's Podman passes it to the runtime unchanged."""
@@ -66,11 +82,20 @@ class Podman(Engine):
         self, policy: Effective, allocation: Allocation, context: RenderContext
     ) -> Hardening:
         """Flags of podman run. The filter is a file, laid over Podman's own."""
-        filter_, others = hardened.filter_file(policy, allocation, context, unknown=NO_FILTER)
-        opts = hardened.security_opts(policy, filter_)
-        words = hardened.capability_flags(policy) + [f"--security-opt {opt}" for opt in opts]
-        found = hardened.verdicts(policy, others)
-        return Hardening(found, tuple(words), (filter_,) if filter_ else ())
+        return flags_of(policy, allocation, context)
+
+
+def flags_of(policy: Effective, allocation: Allocation, context: RenderContext) -> Hardening:
+    """How podman run enforces a policy."""
+    filter_, others = hardened.filter_file(policy, allocation, context, unknown=NO_FILTER)
+    opts = [] if policy.new_privileges else ["no-new-privileges"]
+    opts += hardened.filter_and_label(policy, filter_)
+    return Hardening(
+        hardened.verdicts(policy, others),
+        (*hardened.capability_flags(policy), *hardened.as_flags(opts)),
+        (filter_,) if filter_ else (),
+        hardened.as_another_user(policy),
+    )
 
 
 def maps(allocation: Allocation, context: RenderContext) -> tuple[list[str], list[str]]:

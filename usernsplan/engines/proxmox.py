@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from usernsplan.engines import lxc
 from usernsplan.engines.base import (
     EXACTLY,
     Engine,
+    File,
+    Hardening,
     RenderContext,
     Rendered,
     Verdict,
@@ -25,14 +28,21 @@ from usernsplan.ids import IdRange
 from usernsplan.mapping import KINDS
 from usernsplan.model import ROOT
 from usernsplan.strategies import SLOT
+from usernsplan.values import replace
 
 if TYPE_CHECKING:
+    from usernsplan.harden.effective import Effective
     from usernsplan.model import Allocation, Mount
 
 # The numbers of containers and virtual machines: those below 100 are Proxmox VE's own.
 _NUMBERS = IdRange(100, 999_999_900)
 # The map of an unprivileged container without lxc.idmap lines, as fix-volume --from-map takes it.
 _FORMER = "b 0 100000 65536"
+_FILTER = "/usr/share/lxc/config/pve-userns.seccomp"
+# What Proxmox VE adds to the filter of an unprivileged container when it starts it:
+# make_seccomp_config of PVE::LXC, version 6 of pve-container. btrfs, and address family 38, AF_ALG.
+_BTRFS = "ioctl errno 1 [1,0x9400,SCMP_CMP_MASKED_EQ,0xff00]"
+_ALG, _NO_ALG = 38, "socket errno 97 [0,38,SCMP_CMP_EQ]"
 
 
 class Proxmox(Engine):
@@ -41,6 +51,7 @@ class Proxmox(Engine):
     takes = frozenset({"volume", "vmid"})
     # Only new versions know the option idmap of a mount point.
     idmap = "asked"
+    own_filters = (_FILTER,)
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Any map that is in subuid for newuidmap, and has container root and not host root."""
@@ -77,10 +88,38 @@ class Proxmox(Engine):
             for extent in allocation.mapping[kind]
         ]
         lines += [_mount(index, mount) for index, mount in enumerate(context.mounts)]
+        its = Hardening({})
+        if context.policy:
+            its = self.hardening(context.policy, allocation, context)
         return Rendered(
-            "\n".join(lines),
-            roots_files(allocation),
-            tuple(_notes(allocation, context, number)),
+            "\n".join([*lines, *its.words]),
+            (*its.files, *roots_files(allocation)),
+            (*_notes(allocation, context, number), *its.notes),
+        )
+
+    def hardening(
+        self, policy: Effective, allocation: Allocation, context: RenderContext
+    ) -> Hardening:
+        """A file of LXC's own lines: a container's config may not have lxc.no_new_privs itself."""
+        if context.own_filter is not None:
+            own = context.own_filter.rstrip(b"\n").decode("ascii", "replace")
+            added = [_BTRFS, *[_NO_ALG] * (_ALG not in policy.families)]
+            # In one that Proxmox VE has written itself, they are already.
+            missing = [line for line in added if line not in own]
+            context = replace(context, own_filter="\n".join([own, *missing, ""]).encode())
+        unknown = f"Proxmox VE's own profile was not found, {_FILTER}; --base FILE gives it"
+        found = lxc.hardening(policy, allocation, context, unknown=unknown)
+
+        path = f"/etc/usernsplan/lxc/{allocation.name}.conf"
+        needed = f"--out DIR writes {path}, which each node needs on which the container may run"
+        replaced = (
+            "with a filter of its own, the container's features keyctl and mknod have no effect"
+        )
+        return replace(
+            found,
+            words=(f"lxc.include: {path}",),
+            files=(File(path, "\n".join([*found.words, ""])), *found.files),
+            notes=(needed, *[replaced] * bool(found.files), *found.notes),
         )
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usernsplan.engines import podman
+from usernsplan.engines import hardened, podman
 from usernsplan.engines.base import (
     EXACTLY,
-    Engine,
     File,
+    Hardening,
     RenderContext,
     Rendered,
     Verdict,
@@ -16,10 +16,11 @@ from usernsplan.engines.base import (
 )
 
 if TYPE_CHECKING:
+    from usernsplan.harden.effective import Effective
     from usernsplan.model import Allocation
 
 
-class Quadlet(Engine):
+class Quadlet(podman.OfPodman):
     """The whole file if the image is given, else a drop-in for a file that names the image."""
 
     takes = frozenset({"volume", "U", "rootless", "image"})
@@ -37,8 +38,11 @@ class Quadlet(Engine):
         if context.image:
             lines += [f"ContainerName={allocation.name}", f"Image={context.image}"]
         lines += [f"UIDMap={text}" for text in uids] + [f"GIDMap={text}" for text in gids]
+        its = Hardening({}, ("NoNewPrivileges=true",))
+        if context.policy:
+            its = self.hardening(context.policy, allocation, context)
         lines += [
-            "NoNewPrivileges=true",
+            *its.words,
             *(f"Volume={podman.volume(mount)}" for mount in context.mounts),
         ]
         text = "\n".join(lines)
@@ -60,7 +64,32 @@ class Quadlet(Engine):
                 "without --image this is a drop-in; the .container file itself needs Image="
             )
         return Rendered(
-            text, (File(path, text + "\n"),), (*found, *podman.notes(allocation, context))
+            text,
+            (File(path, text + "\n"), *its.files),
+            (*found, *podman.notes(allocation, context), *its.notes),
+        )
+
+    def hardening(
+        self, policy: Effective, allocation: Allocation, context: RenderContext
+    ) -> Hardening:
+        """Keys of [Container]. The filter is that of podman run."""
+        filter_, others = hardened.filter_file(
+            policy, allocation, context, unknown=podman.NO_FILTER
+        )
+        lines = ["DropCapability=all"]
+        lines += [f"AddCapability={name}" for name in sorted(policy.capabilities)]
+        lines += [] if policy.new_privileges else ["NoNewPrivileges=true"]
+        for key, value in (
+            ("SeccompProfile", filter_.path if filter_ else ""),
+            ("SecurityLabelType", policy.selinux_type),
+            ("SecurityLabelLevel", policy.selinux_level),
+        ):
+            lines += [f"{key}={value}"] if value else []
+        return Hardening(
+            hardened.verdicts(policy, others),
+            tuple(lines),
+            (filter_,) if filter_ else (),
+            hardened.as_another_user(policy, "add User= to [Container], or USER to the image"),
         )
 
 

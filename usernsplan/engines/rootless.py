@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from usernsplan.engines import hardened
 from usernsplan.engines.base import (
     EXACTLY,
     Engine,
+    Hardening,
     RenderContext,
     Rendered,
     Verdict,
@@ -27,6 +29,7 @@ from usernsplan.model import DEFAULT_OWNER, OWN_PREFIX, ROOT
 from usernsplan.strategies import SLOT
 
 if TYPE_CHECKING:
+    from usernsplan.harden.effective import Effective
     from usernsplan.mapping import Kind
     from usernsplan.model import Allocation
 
@@ -85,6 +88,13 @@ class Rootless(Engine):
         if sum(extent.count for extent in allocation.mapping.uids) < SLOT:
             notes.append(f"images with files of nobody (65534) need {SLOT} ids")
         return Rendered("\n".join(lines), subid_files(allocation), tuple(notes))
+
+    def hardening(
+        self, policy: Effective, allocation: Allocation, context: RenderContext
+    ) -> Hardening:
+        """These are checks. The flags of the account's Podman enforce a policy."""
+        flags = context.layout.inline(f"render podman {shell(allocation.name)} --rootless")
+        return hardened.nothing(policy, f"it only checks; the flags of {flags} do")
 
 
 def _around(allocation: Allocation, kind: Kind, context: RenderContext) -> list[str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from usernsplan.engines import hardened
 from usernsplan.engines.base import (
     Engine,
     File,
+    Hardening,
     RenderContext,
     Rendered,
     Verdict,
@@ -18,6 +20,7 @@ from usernsplan.escape import shell
 from usernsplan.strategies import SingleUid
 
 if TYPE_CHECKING:
+    from usernsplan.harden.effective import Effective
     from usernsplan.model import Allocation
 
 
@@ -38,14 +41,10 @@ class Systemd(Engine):
         systemd takes a number, but the service ends with 217/USER unless passwd has that uid.
         """
         uid, gid = allocation.mapping.uids[0].host, allocation.mapping.gids[0].host
-        lines = [
-            "[Service]",
-            f"User={uid}",
-            f"Group={gid}",
-            "PrivateUsers=yes",
-            "NoNewPrivileges=yes",
-            "CapabilityBoundingSet=",
-        ]
+        its = Hardening({}, ("NoNewPrivileges=yes", "CapabilityBoundingSet="))
+        if context.policy:
+            its = self.hardening(context.policy, allocation, context)
+        lines = ["[Service]", f"User={uid}", f"Group={gid}", "PrivateUsers=yes", *its.words]
         lines += [
             f"Bind{'ReadOnly' if m.read_only else ''}Paths={plain(m.source)}:{plain(m.destination)}"
             for m in context.mounts
@@ -71,8 +70,55 @@ class Systemd(Engine):
             (
                 f"this is {path}; then run: systemctl daemon-reload",
                 f"the id has to belong to an account; to make one: {group} && {user}",
+                *its.notes,
             ),
         )
+
+    def hardening(
+        self, policy: Effective, allocation: Allocation, context: RenderContext
+    ) -> Hardening:
+        """Keys of [Service]. Only ambient capabilities stay with a user that is not root."""
+        from usernsplan.harden import seccomp  # noqa: PLC0415 - many hosts have no policy
+
+        del allocation, context
+        kept = " ".join(f"CAP_{name.upper()}" for name in sorted(policy.capabilities))
+        lines = [
+            *([] if policy.new_privileges else ["NoNewPrivileges=yes"]),
+            # An empty list clears that of the unit itself, which systemd would join with this one.
+            *(
+                f"{key}={names}"
+                for key in ("CapabilityBoundingSet", "AmbientCapabilities")
+                for names in (["", kept] if kept else [""])
+            ),
+            *seccomp.systemd(policy)[0],
+        ]
+        notes = []
+        if kept:
+            notes.append(
+                "with PrivateUsers=yes, capabilities count only over what the service's own user "
+                "namespace owns, which the host's network and its mounts are not"
+            )
+        joined = [
+            *["SystemCallFilter="] * policy.deny_all,
+            *["RestrictAddressFamilies="] * bool(policy.families),
+        ]
+        if joined:
+            notes.append(
+                f"the unit itself must not have {' or '.join(joined)}: systemd joins what its list and "
+                "this one let through"
+            )
+        if policy.new_privileges and policy.filters:
+            notes.append(
+                "systemd 252 and older set no_new_privs with a filter of system calls, for a user "
+                "that is not root"
+            )
+        if label := hardened.whole_label(policy):
+            lines.append(f"SELinuxContext={label}")
+
+        others = hardened.of_whole_label(policy) | hardened.lost(
+            policy, lambda part: seccomp.systemd(part)[1]
+        )
+        return Hardening(hardened.verdicts(policy, others), tuple(lines), notes=tuple(notes))
 
 
 ENGINES = {"systemd": Systemd()}

@@ -275,8 +275,9 @@ def _kept(rule: Rule, denied: IdSet) -> Iterator[Rule]:
         # Engines join two conditions on one argument by "or", so there is one for both.
         rule = rule._replace(args=tuple(one for one in rule.args if one.at))
         both = IdSet(IdRange(n, 1) for each in left for n in _all(each) if first.holds(n))
-        # But for "!=", a number above an int's would pass here and not in the base.
-        yield from _each(rule, both, _INT if first.op == UNLIKE else _WHOLE)
+        # Where the base looks at the bits above an int's, so does this: but for "!=", which they meet.
+        of_int = first.op == UNLIKE or (first.op == MASKED and first.value <= _INT)
+        yield from _each(rule, both, _INT if of_int else _WHOLE)
 
 
 def _at_doors(

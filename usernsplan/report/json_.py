@@ -18,7 +18,7 @@ from usernsplan.report.diff import unified
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from usernsplan.engines.base import Rendered, Verdict
+    from usernsplan.engines.base import Rendered, Support
     from usernsplan.errors import UsernsplanError
     from usernsplan.fixing import FixReport, Place
     from usernsplan.harden.policy import Policy
@@ -319,16 +319,29 @@ def rendered(
     )
 
 
-def engines(found: Iterable[tuple[str, Iterable[tuple[str, Verdict]]]]) -> str:
+def engines(found: Iterable[tuple[str, Iterable[Support]]]) -> str:
     """The document of render --list: what each engine supports, by allocation or strategy."""
     return document(
         "engines",
         engines=[
-            {"engine": engine, "of": name, "fit": it.fit, "why": it.why}
-            for name, verdicts in found
-            for engine, it in verdicts
+            {
+                "engine": it.engine,
+                "of": name,
+                "fit": it.verdict.fit,
+                "why": it.verdict.why,
+                **_parts(it),
+            }
+            for name, supports in found
+            for it in supports
         ],
     )
+
+
+def _parts(it: Support) -> dict[str, Any]:
+    if it.parts is None:
+        return {}
+    parts = it.parts.items()
+    return {"policy": [{"part": part, "fit": one.fit, "why": one.why} for part, one in parts]}
 
 
 def deed_fields(e: HistoryEntry) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from usernsplan.report.result import Result
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from usernsplan.engines.base import Rendered, Verdict
+    from usernsplan.engines.base import Rendered, Support
     from usernsplan.fixing import Explained, FixReport
     from usernsplan.formats.accounts import Accounts
     from usernsplan.layout import Layout
@@ -112,6 +112,6 @@ def rendered(
     )
 
 
-def engines(found: Sequence[tuple[str, Sequence[tuple[str, Verdict]]]]) -> Result:
+def engines(found: Sequence[tuple[str, Sequence[Support]]]) -> Result:
     """What each engine can express, by allocation or strategy."""
     return Result(partial(text.engines, found), partial(json_.engines, found))

@@ -18,7 +18,7 @@ from usernsplan.report.recorded import Recorded
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from usernsplan.engines.base import Verdict
+    from usernsplan.engines.base import Support
     from usernsplan.fixing import FixReport
     from usernsplan.formats.accounts import Accounts
     from usernsplan.layout import Layout
@@ -339,16 +339,37 @@ def placed(changes: Sequence[Change], layout: Layout, *, done: bool) -> str:
     return "\n\n".join(parts if done else [*parts, DRY_RUN])
 
 
-def engines(found: Sequence[tuple[str, Sequence[tuple[str, Verdict]]]]) -> str:
+def engines(found: Sequence[tuple[str, Sequence[Support]]]) -> str:
     """What each engine supports: with reasons for one allocation, without for several."""
     if len(found) == 1:
-        [(name, verdicts)] = found
-        return table(
-            ("engine", f"'{name}'", "why"), [(engine, it.fit, it.why) for engine, it in verdicts]
-        )
-    names = [engine for engine, _ in found[0][1]]
-    cells = [[it.fit for _, it in verdicts] for _, verdicts in found]
+        [(name, supports)] = found
+        if any(it.parts for it in supports):
+            return _with_parts(name, supports)
+        rows = [(it.engine, it.verdict.fit, it.verdict.why) for it in supports]
+        return table(("engine", f"'{name}'", "why"), rows)
+
+    names = [it.engine for it in found[0][1]]
+    cells = [[it.verdict.fit for it in supports] for _, supports in found]
     return table(("engine", *(name for name, _ in found)), list(zip(names, *cells, strict=True)))
+
+
+def _with_parts(name: str, supports: Sequence[Support]) -> str:
+    """What each engine makes of an allocation and of each part of its policy; then the reasons."""
+    asked = list(dict.fromkeys(part for it in supports for part in it.parts or ()))
+    rows, reasons = [], []
+    for it in supports:
+        parts = it.parts or {}
+        fits = (parts[part].fit if part in parts else "" for part in asked)
+        rows.append((it.engine, it.verdict.fit, *fits))
+
+        by_reason: dict[str, list[str]] = {}
+        for part, verdict in {f"'{name}'": it.verdict, **parts}.items():
+            if verdict.why:
+                by_reason.setdefault(verdict.why, []).append(part)
+        reasons += [(it.engine, ", ".join(alike), why) for why, alike in by_reason.items()]
+
+    head = table(("engine", f"'{name}'", *asked), rows)
+    return f"{head}\n\n{table(('engine', 'of', 'why'), reasons)}"
 
 
 def who(actor: Actor) -> str:

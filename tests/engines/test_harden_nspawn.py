@@ -1,0 +1,71 @@
+"""A policy in systemd-nspawn's words, run by it, as flags and as a .nspawn file."""
+
+from __future__ import annotations
+
+import errno
+import shlex
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.engines import probe
+from tests.engines.planned import allocate, render, usernsplan
+from tests.engines.recipes_nspawn import SETTINGS_FOLDER, nspawn_run
+from usernsplan.harden.policy import PROFILES
+
+if TYPE_CHECKING:
+    from tests.engines.throwaway import ThrowawayHost
+
+FILE = f"{SETTINGS_FOLDER}/web.nspawn"
+# It makes a file of its own and starts a program.
+WORK = "echo done >/tmp/made; cat /tmp/made"
+# nspawn's own: what its filter refuses does not exist, or is not permitted.
+REFUSED = {errno.ENOSYS, errno.EPERM}
+
+
+@pytest.mark.parametrize("is_file", [False, True], ids=["flags", "file"])
+@pytest.mark.parametrize("kept", [(), ("chown", "bpf")], ids=["none", "two"])
+def test_a_process_has_what_the_policy_gives(
+    host: ThrowawayHost, kept: tuple[str, ...], is_file: bool
+) -> None:
+    allocate(host, "nspawn", "--strategy", "per-container")
+    words = ["--deny-syscall", "getcwd", "--allow-syscall", "keyctl"]
+    words += ["--cap-add", ",".join(kept)] if kept else []
+    usernsplan(host, "harden", "web", "--profile", "default", *words)
+    usernsplan(host, "render", "nspawn", "web", "--out", "/")
+    flags = [] if is_file else shlex.split(render(host, "nspawn").stdout)
+    settings = host.read(FILE).decode() if is_file else None
+
+    path = probe.install(host)
+    calls = [probe.call("getcwd"), probe.call("keyctl"), probe.call("getpid")]
+    script = f"cat /proc/self/status; echo; /probe {' '.join(calls)}"
+    said, _, errnos = nspawn_run(
+        host, [*flags, f"--bind-ro={path}:/probe"], ["/bin/sh", "-c", script], settings
+    ).partition("\n\n")
+
+    mask = probe.mask(kept)
+    assert probe.status(said) == (mask, mask, mask, 0, 1, 2)
+    getcwd, keyctl, getpid = map(int, errnos.split())
+    # Of a buffer without room, getcwd(2) says ERANGE.
+    assert getcwd in REFUSED
+    # nspawn's own list refuses it.
+    assert keyctl not in REFUSED
+    assert getpid == 0
+
+
+def test_without_a_policy_the_same_calls_end_the_other_way(host: ThrowawayHost) -> None:
+    allocate(host, "nspawn", "--strategy", "per-container")
+    path = probe.install(host)
+    flags = [*shlex.split(render(host, "nspawn").stdout), f"--bind-ro={path}:/probe"]
+    argv = ["/probe", probe.call("getcwd"), probe.call("keyctl")]
+    getcwd, keyctl = map(int, nspawn_run(host, flags, argv).split())
+    assert getcwd == errno.ERANGE
+    assert keyctl in REFUSED
+
+
+def test_a_program_does_its_work_under_each_profile(host: ThrowawayHost) -> None:
+    allocate(host, "nspawn", "--strategy", "per-container")
+    for profile in PROFILES:
+        usernsplan(host, "harden", "web", "--profile", profile)
+        flags = shlex.split(render(host, "nspawn").stdout)
+        assert nspawn_run(host, flags, ["/bin/sh", "-c", WORK]) == "done\n"

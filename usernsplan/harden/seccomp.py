@@ -13,6 +13,7 @@ from usernsplan.errors import InvalidFileError
 from usernsplan.harden import names
 from usernsplan.harden.bases import (
     ACTIONS,
+    ALLOW,
     EPERM,
     EQUAL,
     ERRNO,
@@ -51,9 +52,13 @@ _IPC: Final = {
     "msgctl": 14, "shmat": 21, "shmdt": 22, "shmget": 23, "shmctl": 24,
 }  # fmt: skip
 _DOORS: Final = {"socketcall": _SOCKETCALL, "ipc": _IPC}
+# The bits of the first argument that say which call is meant: the rest of ipc(2)'s is a version.
+_LOOKED_AT: Final = {"socketcall": (1 << 32) - 1, "ipc": (1 << 16) - 1}
 _WITH_SOCKETCALL: Final = frozenset({"SCMP_ARCH_X86", "SCMP_ARCH_S390", "SCMP_ARCH_S390X"})
 # socket(2) takes an int: the kernel looks at these bits of its first argument only.
 _INT, _WHOLE = (1 << 32) - 1, (1 << 64) - 1
+# With these a call goes on, and nobody else decides.
+_FREE: Final = frozenset({ALLOW, "SCMP_ACT_LOG"})
 # What Incus and LXD refuse on their own, with ENOSYS (deny_default).
 _OF_INCUS: Final = frozenset(
     {"kexec_load", "open_by_handle_at", "init_module", "finit_module", "delete_module"}
@@ -202,27 +207,35 @@ def _over(
     policy: Effective, base: Base, architectures: Collection[str], errno: int
 ) -> Iterator[Rule]:
     """What the policy says, and then what it leaves of the base."""
+    passes = base.action in PASSING
+    # On i386 all families share the door: a rule that refuses some is at odds with one that allows.
+    shared = bool(policy.families) and bool(_WITH_SOCKETCALL.intersection(architectures))
+    # What passes anyway needs no rule then.
+    idle = {"socket"} if passes and shared else set()
+
     harder = _refused(base.rules, HARDER) - policy.allow
     denied = policy.deny - harder
     yield Rule(tuple(sorted(denied)), ERRNO, errno)
-    yield Rule(tuple(sorted(policy.allow)))
+    yield Rule(tuple(sorted(policy.allow - idle)))
 
-    passes = base.action in PASSING
     if passes:
-        # The kernel looks at these bits of ipc(2)'s first argument; libseccomp compares all.
-        for number in sorted(_IPC[name] for name in _IPC.keys() & denied):
-            first = Argument(0, 0xFFFF, number, MASKED)
-            yield Rule(("ipc",), ERRNO, errno, (first,))
+        # libseccomp shuts most of these, but compares bits that the kernel cuts off.
+        for door, calls in _DOORS.items():
+            for call in sorted(calls.keys() & denied):
+                first = Argument(0, _LOOKED_AT[door], calls[call], MASKED)
+                yield Rule((door,), ERRNO, errno, (first,))
 
     refused = denied | (_refused(base.rules, ACTIONS - PASSING) - policy.allow)
-    # Beside what such a base allows, a refusal would be at odds with it at the door of i386.
-    mixed = not passes and _WITH_SOCKETCALL.intersection(architectures)
-    if "socket" not in refused and not mixed:
+    if "socket" not in refused and (passes or not shared):
         yield from _each(Rule(("socket",), ERRNO, errno), policy.families, _INT)
 
-    named = {name for rule in base.rules if not rule.args for name in rule.names} | policy.allow
+    shut = {door for door, calls in _DOORS.items() if calls.keys() & denied} - policy.allow
+    if not passes:
+        yield from _at_doors(base.rules, shut, denied | policy.allow)
     for rule in base.rules:
-        yield from _parted(rule.without(denied | policy.allow), denied, named)
+        gone = shut if rule.action in PASSING else set()
+        gone |= idle if rule.action in _FREE else set()
+        yield rule.without(denied | policy.allow | gone)
 
 
 def _refused(rules: Iterable[Rule], actions: Collection[str]) -> set[str]:
@@ -267,19 +280,21 @@ def _kept(rule: Rule, denied: IdSet) -> Iterator[Rule]:
         yield from _each(rule, both, _INT if of_int else _WHOLE)
 
 
-def _parted(rule: Rule, denied: Collection[str], named: Collection[str]) -> Iterator[Rule]:
-    """A rule whose doors let through, one by one, the calls that are not denied.
+def _at_doors(
+    rules: Iterable[Rule], shut: Collection[str], said: Collection[str]
+) -> Iterator[Rule]:
+    """Instead of doors that the base lets through: rules for what is not ``said`` of each call.
 
-    To libseccomp a rule for a call that is ``named`` is one for its door, too.
+    To libseccomp a rule for a call is one for its door, too. Where a base has several for one call,
+    ours has to be the first.
     """
-    doors = [door for door in _DOORS if rule.action in PASSING and door in rule.names]
-    shut = [door for door in doors if _DOORS[door].keys() & denied]
-    for door in shut:
-        for call, number in _DOORS[door].items():
-            if call not in denied and call not in named and not rule.args:
-                first = Argument(0, number, 0, EQUAL)
-                yield rule._replace(names=(door,), args=(first,))
-    yield rule.without(shut)
+    outright = {name for rule in rules if not rule.args for name in rule.names}
+    for rule in rules:
+        for door in shut if rule.action in PASSING and not rule.args else ():
+            for call, number in _DOORS[door].items():
+                if door in rule.names and call not in said and call not in outright:
+                    first = Argument(0, number, 0, EQUAL)
+                    yield rule._replace(names=(door,), args=(first,))
 
 
 def _all(ids: IdRange) -> range:

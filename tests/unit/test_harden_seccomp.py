@@ -459,6 +459,16 @@ def test_what_becomes_of_32_bit_programs_beside_families_is_said() -> None:
     assert seccomp.lost_over(foreign, NO_FILTER, machine="aarch64") == ()
 
 
+def test_what_32_bit_programs_reach_of_refused_calls_is_said() -> None:
+    refused = given(deny_syscalls=["semop", "getcwd"])
+    (text,) = seccomp.lost_over(refused, NO_FILTER, machine="x86_64")
+    assert "socketcall(2) and ipc(2)" in text
+    assert seccomp.lost_over(refused, podman(), machine="x86_64") == ()
+    assert seccomp.lost_over(given(deny_syscalls=["getcwd"]), NO_FILTER, machine="x86_64") == ()
+    native = given(deny_syscalls=["semop"], arch="native")
+    assert seccomp.lost_over(native, NO_FILTER, machine="x86_64") == ()
+
+
 def test_a_call_of_i386_alone_leaves_the_other_rules_as_they_are() -> None:
     """With x32 listed too, libseccomp 2.5 compared the architecture with the number of socket(2)."""
     code = over(given(deny_syscalls=["_llseek"], deny_families=["AX25"]), NO_FILTER)

@@ -127,9 +127,15 @@ def laid_over(
     """The filter over a base, in the form of OCI; and the verdicts on what it says at a price."""
     from usernsplan.harden import seccomp  # noqa: PLC0415 - many hosts have no policy
 
-    price = seccomp.lost_over(policy, base, machine=context.machine)
     found = seccomp.laid_over(policy, base, machine=context.machine)
-    return found, {"families": nearly("; ".join(price))} if price else {}
+    price = {
+        part: nearly("; ".join(seccomp.lost_over(asked, base, machine=context.machine)))
+        for part, asked in (
+            ("system calls", policy._replace(families=IdSet())),
+            ("families", policy._replace(deny=frozenset())),
+        )
+    }
+    return found, {part: verdict for part, verdict in price.items() if verdict.why}
 
 
 def capability_flags(policy: Effective) -> tuple[str, ...]:

@@ -422,7 +422,7 @@ def test_a_filler_map_that_was_sorted_is_put_back_in_order(tmp_path: Path) -> No
             sorted(right[0].splitlines(keepends=True), key=lambda line: int(line.split(":")[1]))
         ),
     )
-    assert codes(root, status=1) == ["USN051", "USN051"]
+    assert codes(root, status=1) == ["USN051", "USN051", "USN185"]
     done = usernsplan("check", "--fix", "--yes", "--root", root)
     assert "systemctl restart docker" in done.stderr
     assert read(root) == right

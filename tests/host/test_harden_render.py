@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -174,3 +175,53 @@ def test_a_base_that_is_none_stops_render_and_prints_flags_that_podman_refuses(
     assert done.stdout == "--userns=usernsplan-failed\n"
     assert str(base) in done.stderr
     assert why in done.stderr
+
+
+def _table() -> dict[str, tuple[str, ...]]:
+    """The table of README: the words of each engine, by part."""
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    _, _, rest = text.partition("| engine | capabilities | no_new_privs |")
+    lines = rest.partition("\n\n")[0].splitlines()[2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {
+        engine: tuple(cell.split(":")[0] for cell in cells)
+        for names, *cells in rows
+        for engine in re.findall("`([a-z-]+)`", names)
+    }
+
+
+def test_the_table_of_readme_is_what_the_engines_say(tmp_path: Path) -> None:
+    found = {}
+    for strategy, name in (("per-container", "web"), ("single-uid", "one")):
+        root = tmp_path / name
+        for path, text in {
+            "usr/share/containers/seccomp.json": OWN,
+            "usr/share/lxc/config/common.seccomp": "2\ndenylist\n",
+            "usr/share/lxc/config/pve-userns.seccomp": "2\ndenylist\n",
+            "etc/docker/daemon.json": '{"selinux-enabled": true}',
+        }.items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_text(text)
+        here("allocate", name, "--strategy", strategy, "--no-daemon-config", "--root", root)
+        label = ("--selinux-type", "container_t", "--selinux-level", "s0:c1,c2")
+        here("harden", name, *SEED, *label, "--root", root)
+        for row in json_of("render", "--list", name, "--root", root)["engines"]:
+            if row["engine"] not in found and row.get("policy"):
+                found[row["engine"]] = tuple(one["fit"] for one in row["policy"])
+
+    said = {"yes": "exactly", "nearly": "approximately", "no": "no", "with `--base`": "no"}
+    assert {engine: tuple(map(said.get, cells)) for engine, cells in _table().items()} == {
+        engine: fits for engine, fits in found.items() if engine not in {"uid_map", "gid_map"}
+    }
+
+
+@pytest.mark.parametrize("engine", ["docker", "docker-instance", "compose", "kubernetes"])
+def test_with_a_base_the_parts_that_need_a_filter_are_enforced(
+    root: Path, engine: str, tmp_path: Path
+) -> None:
+    here("harden", "web", *SEED, "--root", root)
+    base = tmp_path / "base.json"
+    base.write_text(OWN)
+    told = here("render", engine, "web", "--base", base, "--root", root)[1]
+    assert "system calls, families" not in told
+    assert "system calls, families, architectures: " in here("render", engine, "web", "--root", root)[1]

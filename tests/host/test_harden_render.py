@@ -224,4 +224,7 @@ def test_with_a_base_the_parts_that_need_a_filter_are_enforced(
     base.write_text(OWN)
     told = here("render", engine, "web", "--base", base, "--root", root)[1]
     assert "system calls, families" not in told
-    assert "system calls, families, architectures: " in here("render", engine, "web", "--root", root)[1]
+    assert (
+        "system calls, families, architectures: "
+        in here("render", engine, "web", "--root", root)[1]
+    )

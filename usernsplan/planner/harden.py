@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from usernsplan.engines import engine_of_pool
 from usernsplan.errors import InvalidValueError, UnknownNameError, did_you_mean
 from usernsplan.escape import shell
-from usernsplan.harden.policy import flags
 from usernsplan.model import LedgerChange, Plan
 from usernsplan.planner.stories import advise
 from usernsplan.strategies import PerContainer
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from usernsplan.harden.policy import Policy
-    from usernsplan.layout import Layout
     from usernsplan.model import Allocation, Finding, HostState
 
 # SELinux's policies for containers have the categories c0 to c1023.
@@ -139,8 +137,3 @@ def with_policies(
             *(one for name in sorted(wanted) for one in findings(name, wanted[name])),
         ),
     )
-
-
-def command(name: str, policy: Policy, layout: Layout) -> str:
-    """The command that gives an allocation its policy."""
-    return layout.command(f"harden {shell(name)} {shell(*flags(policy))}")

@@ -40,7 +40,8 @@ def found(host: ThrowawayHost, *words: str) -> list[dict[str, Any]]:
     assert "Traceback" not in done.stderr, done.stderr
     listed: list[dict[str, Any]] = json.loads(done.stdout)["findings"]
     assert done.returncode == any(finding["severity"] == "error" for finding in listed)
-    return listed
+    # What a daemon.json without no-new-privileges means has nothing to do with ids.
+    return [finding for finding in listed if finding["code"] != "USN185"]
 
 
 def codes(host: ThrowawayHost, *words: str) -> set[str]:

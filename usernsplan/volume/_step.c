@@ -763,22 +763,22 @@ carry_one(struct special *one, uint64_t inode, const struct change *change, int6
     return found;
 }
 
-/* The changes from Python's list, for so many entries in all. They must be freed, also after an
-   error (-1). */
+/* The changes from Python's list, for so many entries in all; -1 after an error. They point to what
+   the list holds. */
 static int
 unpack_changes(PyObject *orders, struct change *changes, Py_ssize_t entries)
 {
     for (Py_ssize_t at = 0; at < PyList_Size(orders); at++) {
         struct change *into = &changes[at];
         struct value *old = into->old, *new = into->new;
-        PyObject *owners;
-        if (!PyArg_ParseTuple(PyList_GetItem(orders, at), "nKO!I(z#z#)(z#z#)", &into->count,
-                              &into->links, &PyTuple_Type, &owners, &into->mode, &old[0].raw,
+        Py_ssize_t size;
+        if (!PyArg_ParseTuple(PyList_GetItem(orders, at), "nKy#I(z#z#)(z#z#)", &into->count,
+                              &into->links, &into->options.owners, &size, &into->mode, &old[0].raw,
                               &old[0].size, &old[1].raw, &old[1].size, &new[0].raw, &new[0].size,
-                              &new[1].raw, &new[1].size) ||
-            unpack_owners(owners, &into->options))
+                              &new[1].raw, &new[1].size))
             return -1;
-        if (into->count < 0 || into->count > entries)
+        into->options.owner_count = (size_t)size / sizeof *into->options.owners;
+        if (into->count < 0 || into->count > entries || size % sizeof *into->options.owners)
             break;
         entries -= into->count;
     }
@@ -830,8 +830,6 @@ carry(PyObject *Py_UNUSED(module), PyObject *arguments)
         Py_XDECREF(each);
     }
 end:
-    for (at = 0; at < parts; at++)
-        free(changes[at].options.owners);
     free(changes);
     free_specials(specials, count);
     Py_XDECREF(raw);

@@ -79,7 +79,9 @@ class Change:
         in_bulk = same and not (has_bits and self.back)
         in_bulk &= all(form.capability is None for form in forms)
         acls = [(form.acl, form.default_acl) for form in (old, new)]
-        owners = tuple(dict.fromkeys((*self.olds, new.owner), new.owner).items())
+        # Pairs of an owner and its new one, as C has them.
+        pairs = dict.fromkeys((*self.olds, new.owner), new.owner).items()
+        owners = array("I", (number for pair in pairs for one in pair for number in one)).tobytes()
         object.__setattr__(self, "in_bulk", in_bulk)
         object.__setattr__(self, "in_steps", has_bits or acls[0] != acls[1])
         object.__setattr__(self, "order", (owners, new.mode, *acls))

@@ -34,8 +34,8 @@ _NEARLY_ALL = 38
 def runs_with_every_power(facts: Facts) -> Iterator[Seen]:
     """A container runs with every capability in reach, and nothing that keeps it from them.
 
-    The bounding set of its first process has every capability, and no_new_privs is not set: any
-    setuid program in the container gives them to whoever runs it. In a user namespace they count
+    The bounding set of its first process has every capability, and no_new_privs is not set: a
+    setuid program in the container gives them to any process that runs it. In a user namespace they count
     only over what the namespace has, but they open much code of the kernel.
 
         grep -E 'CapBnd|NoNewPrivs' /proc/4711/status
@@ -90,7 +90,7 @@ def docker_lets_privileges_rise(facts: Facts) -> Iterator[Seen]:
     """Docker's containers may raise their privileges: daemon.json has no no-new-privileges.
 
     Docker gives a container no_new_privs only if the container or the daemon asks for it. Without,
-    a setuid program in any container raises the privileges of whoever runs it.
+    a setuid program in a container raises the privileges of any process that runs it.
 
         {"userns-remap": "dockremap"}
 

@@ -25,6 +25,7 @@ from usernsplan.engines.base import (
 )
 from usernsplan.errors import RefusedError
 from usernsplan.escape import shell
+from usernsplan.harden.names import kernel_names
 from usernsplan.mapping import KINDS
 from usernsplan.patterns import pattern
 
@@ -89,8 +90,9 @@ class Containerd(Engine):
         filter_, others = hardened.filter_file(policy, allocation, context)
         others["label"] = no("ctr has no option for it")
         kept = policy.capabilities
-        words = [f"--cap-drop CAP_{name.upper()}" for name in sorted(_CAPABILITIES - kept)]
-        words += [f"--cap-add CAP_{name.upper()}" for name in sorted(kept - _CAPABILITIES)]
+        dropped, added = sorted(_CAPABILITIES - kept), sorted(kept - _CAPABILITIES)
+        words = [f"--cap-drop {name}" for name in kernel_names(dropped)]
+        words += [f"--cap-add {name}" for name in kernel_names(added)]
         words += ["--allow-new-privs"] if policy.new_privileges else []
         words += [f"--seccomp --seccomp-profile {filter_.path}"] if filter_ else []
         notes = hardened.as_another_user(policy, "add --user UID:GID, or USER to the image")

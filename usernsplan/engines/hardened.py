@@ -33,6 +33,7 @@ _FILTERS = "/etc/usernsplan/seccomp"
 _FILTERED = ("system calls", "families", "architectures")
 # What engines that want a whole label of SELinux are given for a part that no policy names.
 _USER, _TYPE, _LEVEL = "system_u:system_r", "container_t", "s0"
+PROCESS_LABEL = f"{_USER}:{_TYPE}:{_LEVEL}"
 
 
 def asked(policy: Effective) -> tuple[str, ...]:
@@ -59,7 +60,7 @@ def nothing(policy: Effective, why: str) -> Hardening:
 
 
 def notes(engine: str, verdicts: dict[str, Verdict]) -> Iterator[str]:
-    """What an engine does not enforce, or not exactly. Parts for the same reason are told together."""
+    """What an engine does not enforce, or not exactly; parts with the same reason in one note."""
     alike: dict[Verdict, list[str]] = {}
     for part, verdict in verdicts.items():
         alike.setdefault(verdict, []).append(part)

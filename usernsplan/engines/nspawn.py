@@ -20,7 +20,7 @@ from usernsplan.engines.base import (
     only_extent,
     plain,
 )
-from usernsplan.harden.names import CAPABILITIES
+from usernsplan.harden.names import CAPABILITIES, kernel_names
 from usernsplan.patterns import pattern
 from usernsplan.strategies import SLOT
 
@@ -138,9 +138,9 @@ def _filter(policy: Effective) -> tuple[list[str], tuple[str, ...]]:
 
 def _capabilities(policy: Effective) -> tuple[list[str], list[str]]:
     """Those to give and those to drop. What is dropped counts, also of those that nspawn gives."""
-    kept = [f"CAP_{name.upper()}" for name in CAPABILITIES if name in policy.capabilities]
-    others = [f"CAP_{name.upper()}" for name in CAPABILITIES if name not in policy.capabilities]
-    return kept, others if kept else ["all"]
+    kept = [name for name in CAPABILITIES if name in policy.capabilities]
+    others = [name for name in CAPABILITIES if name not in policy.capabilities]
+    return kernel_names(kept), kernel_names(others) if kept else ["all"]
 
 
 def _bind(mount: Mount) -> str:

@@ -22,6 +22,7 @@ from usernsplan.engines.base import (
 from usernsplan.engines.podman import of_idmap
 from usernsplan.errors import InvalidFileError, RefusedError
 from usernsplan.escape import operand, shell
+from usernsplan.harden.names import kernel_names
 from usernsplan.patterns import pattern
 
 if TYPE_CHECKING:
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation, Mount
 
 _ID = pattern("[0-9]{1,10}")
-# What Fedora's policy has for containers, for a bundle without a label.
-_PROCESS = "system_u:system_r:container_t:s0"
+# What Fedora's policy has for the files of containers, for a bundle without a label.
 _FILES = "system_u:object_r:container_file_t:s0"
 _LEVEL_AT = 3
 _SURROGATE = pattern("[\ud800-\udfff]")
@@ -233,7 +233,10 @@ def _with_scalars(
         return found
     if policy.selinux_type or policy.selinux_level:
         process["selinuxLabel"] = _label(
-            process.get("selinuxLabel"), _PROCESS, policy.selinux_type, policy.selinux_level
+            process.get("selinuxLabel"),
+            hardened.PROCESS_LABEL,
+            policy.selinux_type,
+            policy.selinux_level,
         )
     if policy.selinux_level:
         linux["mountLabel"] = _label(linux.get("mountLabel"), _FILES, "", policy.selinux_level)
@@ -252,7 +255,7 @@ def _label(old: object, default: str, type_: str, level: str) -> str:
 
 def _hardened(changed: dict[str, Any], policy: Effective, context: RenderContext) -> dict[str, Any]:
     """A configuration with the capabilities and the filter of a policy."""
-    kept = [f"CAP_{name.upper()}" for name in sorted(policy.capabilities)]
+    kept = kernel_names(sorted(policy.capabilities))
     process = changed["process"]
     old = process.get("capabilities") or {}
     sets = dict.fromkeys(("bounding", "effective", "permitted"), kept)

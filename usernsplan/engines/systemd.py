@@ -17,6 +17,7 @@ from usernsplan.engines.base import (
     plain,
 )
 from usernsplan.escape import shell
+from usernsplan.harden.names import kernel_names
 from usernsplan.strategies import SingleUid
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Systemd(Engine):
         from usernsplan.harden import seccomp  # noqa: PLC0415 - many hosts have no policy
 
         del allocation, context
-        kept = " ".join(f"CAP_{name.upper()}" for name in sorted(policy.capabilities))
+        kept = " ".join(kernel_names(sorted(policy.capabilities)))
         lines = [
             *([] if policy.new_privileges else ["NoNewPrivileges=yes"]),
             # An empty list clears that of the unit itself, which systemd would join with this one.

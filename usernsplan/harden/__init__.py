@@ -2,6 +2,6 @@
 
 policy.py: what somebody asked for, as the ledger keeps it. names.py: what the kernel calls things.
 profiles/: named sets, each with the reason of each line. effective.py: a policy and its profile as
-one answer. bases.py: what an engine refuses already. seccomp.py: that answer, laid over it. Each
-engine says it in its own words, see engines/.
+one answer. bases.py: what an engine refuses already. seccomp.py: that answer, laid over it. The files
+in engines/ translate it for each engine.
 """

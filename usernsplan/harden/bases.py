@@ -12,6 +12,7 @@ import operator
 from typing import TYPE_CHECKING, Any, Final
 
 from usernsplan.errors import InvalidFileError, InvalidValueError, did_you_mean
+from usernsplan.harden.names import kernel_names
 from usernsplan.patterns import pattern
 from usernsplan.values import NamedTuple
 
@@ -209,7 +210,7 @@ class _Reader(NamedTuple):
             self.members({} if one.get(key) is None else one[key], _CONDITIONS, where)
             for key in ("includes", "excludes")
         )
-        kept = {f"CAP_{name.upper()}" for name in self.capabilities}
+        kept = {*kernel_names(self.capabilities)}
         arches = self.words(includes, "arches")
         return (
             kept.issuperset(self.words(includes, "caps"))

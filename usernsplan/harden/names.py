@@ -6,9 +6,12 @@ People may write a name as any program does: CAP_NET_RAW or net_raw, AF_AX25, ax
 from __future__ import annotations
 
 from functools import cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from usernsplan.errors import InvalidValueError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # By number, from 0: linux/capability.h of Linux 5.9 and later.
 CAPABILITIES: Final = (
@@ -91,6 +94,11 @@ def capability(text: str) -> str:
         hint = did_you_mean(name, CAPABILITIES, "capabilities(7) lists them")
         raise InvalidValueError(f"there is no capability '{text}'", hint=hint)
     return name
+
+
+def kernel_names(capabilities: Iterable[str]) -> list[str]:
+    """Capabilities as the kernel's headers spell them, in the order given."""
+    return [f"CAP_{name.upper()}" for name in capabilities]
 
 
 def family(text: str) -> int:

@@ -601,8 +601,8 @@ change_one(const struct special *one, int pinned, const struct change *change, i
         int failed = give(path, pinned, owner->new_uid, owner->new_gid);
         if (stat_of(path, pinned, &now))
             return failed ? OTHER : errno;
-        /* If the system refuses or ignores the owner, Python asks again, of an inode with all its
-           bits. Whoever else is its owner now gets none. */
+        /* If the system refuses or ignores the owner, Python asks again, and finds the inode with
+           all its bits. If somebody else owns it by now, they stay off. */
         if (failed || now.st_uid != owner->new_uid || now.st_gid != owner->new_gid)
             return now.st_uid == owner->uid && now.st_gid == owner->gid &&
                            now.st_mode != change->mode && chmod(path, change->mode & 07777)

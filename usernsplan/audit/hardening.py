@@ -35,8 +35,8 @@ def runs_with_every_power(facts: Facts) -> Iterator[Seen]:
     """A container runs with every capability in reach, and nothing that keeps it from them.
 
     The bounding set of its first process has every capability, and no_new_privs is not set: a
-    setuid program in the container gives them to any process that runs it. In a user namespace they count
-    only over what the namespace has, but they open much code of the kernel.
+    setuid program in the container gives them to any process that runs it. In a user namespace
+    they count only over what the namespace has, but they open much code of the kernel.
 
         grep -E 'CapBnd|NoNewPrivs' /proc/4711/status
 

@@ -78,7 +78,8 @@ class Allocation:
     the allocation's own (see holdings.own_ids). ``within`` is the owner whose lines grant the ids:
     the allocation is a slice of them, and has no lines of its own; "" for any other allocation.
     ``unpublished``: somebody asked not to publish it, so only who asks for a place publishes it.
-    ``policy`` is what the container may do besides; None: what its engine gives it.
+    ``policy`` is what the container may do besides; None: what its engine gives it. ``local``: in a
+    fleet, other hosts may give its ids to other names.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Allocation:
     within: str = ""
     unpublished: bool = False
     policy: Policy | None = None
+    local: bool = False
 
 
 @dataclass(frozen=True, slots=True)

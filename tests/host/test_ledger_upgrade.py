@@ -149,7 +149,7 @@ def test_what_a_version_noted_of_its_events_adds_up_to_its_state(
     state = open_ledger(layout).state()
     assert folded(layout) == state
     assert state.interrupted
-    assert len(state.allocations) == {6: 4, 7: 5, 8: 6, 9: 6}[version]
+    assert len(state.allocations) == {6: 4, 7: 5, 8: 6, 9: 6, 10: 6}[version]
 
     open_ledger(layout).put_back(entry("interrupted, and put back"))
     mount = VolumeMount(

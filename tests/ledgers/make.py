@@ -32,6 +32,7 @@ STEPS = (
     (5, 7, "allocate --strategy per-container alice --owner alice --start 100000"),
     (7, 8, "allocate --strategy per-container quiet --no-lines --publish none"),
     (8, 9, "allocate shown --pass u:1000"),
+    (10, 9, "harden web --profile seed"),
 )
 # It is killed after it writes the files and before the ledger has it.
 KILLED = (9, "allocate --strategy per-container late")

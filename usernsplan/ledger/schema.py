@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from usernsplan.ids import IdSet
     from usernsplan.model import HistoryEntry
 
-VERSION = 10
+VERSION = 11
 # path: bytes, because Linux allows any bytes in it. ids: FIRST-LAST. user: UID:GID of --mode own.
 # policy: what the container may do, as JSON, or "". former: the maps whose ids a volume still has, or
 # "". at: where a volume is mounted.
@@ -46,7 +46,7 @@ CREATE TABLE allocation (name TEXT PRIMARY KEY, owner TEXT NOT NULL, strategy TE
     since TEXT NOT NULL, event INTEGER NOT NULL, extra_owners TEXT NOT NULL, found TEXT NOT NULL,
     split_owners TEXT NOT NULL, in_files INTEGER NOT NULL, published TEXT NOT NULL,
     passes TEXT NOT NULL, within TEXT NOT NULL, unpublished INTEGER NOT NULL,
-    policy TEXT NOT NULL);
+    policy TEXT NOT NULL, local INTEGER NOT NULL);
 CREATE TABLE quarantine (name TEXT NOT NULL, held_start INTEGER NOT NULL,
     held_count INTEGER NOT NULL, since TEXT NOT NULL, event INTEGER NOT NULL, was TEXT NOT NULL,
     PRIMARY KEY (name, held_start, held_count));
@@ -74,7 +74,7 @@ RESERVED = "SELECT ids, why, since FROM reservation ORDER BY rowid"
 _ALLOCATION = (
     "name, owner, strategy, uid_map, gid_map, held_start, held_count, since, event, "
     "extra_owners, found, split_owners, in_files, published, passes, within, unpublished, "
-    "policy"
+    "policy, local"
 )
 _QUARANTINED = "name, held_start, held_count, since, event, was"
 _VOLUMES = "SELECT path, name, mode, since, event, user, former FROM volume ORDER BY path"
@@ -102,7 +102,7 @@ _TABLES = (
         codec.allocation_row,
         key=1,
         delete="DELETE FROM allocation WHERE name = ?",
-        insert="INSERT INTO allocation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        insert="INSERT INTO allocation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     ),
     _Table(
         attrgetter("quarantined"),

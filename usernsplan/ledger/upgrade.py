@@ -1,4 +1,4 @@
-"""Upgrade ledgers of versions 1 to 9 to today's tables.
+"""Upgrade ledgers of versions 1 to 10 to today's tables.
 
 Before version 6 events had no numbers: the second in which an event was noted identified it. The
 upgrade numbers the events in the order in which they were noted, and replaces each second with the
@@ -52,6 +52,7 @@ _ADDED: dict[int, tuple[tuple[str, str | int], ...]] = {
     7: (("split_owners TEXT", "[]"), ("in_files INTEGER", 1), ("published TEXT", "none")),
     8: (("passes TEXT", "[]"), ("within TEXT", ""), ("unpublished INTEGER", 0)),
     10: (("policy TEXT", ""),),
+    11: (("local INTEGER", 0),),
 }
 _TABLES_ADDED = {9: schema.MOUNT}
 _ADDED_TO_VOLUMES: dict[int, tuple[tuple[str, str], ...]] = {8: (("former TEXT", ""),)}

@@ -33,6 +33,11 @@ _FILTERS = "/etc/usernsplan/seccomp"
 _FILTERED = ("system calls", "families", "architectures")
 # What engines that want a whole label of SELinux are given for a part that no policy names.
 _USER, _TYPE, _LEVEL = "system_u:system_r", "container_t", "s0"
+# capabilities(7): execve(2) of a user that is not root keeps ambient capabilities only.
+NO_AMBIENT = (
+    "a user that is not root has the policy's capabilities in its bounding set alone, where its "
+    "program cannot use them"
+)
 PROCESS_LABEL = f"{_USER}:{_TYPE}:{_LEVEL}"
 
 
@@ -162,12 +167,40 @@ def as_flags(opts: Iterable[str]) -> tuple[str, ...]:
 
 
 def as_another_user(
-    policy: Effective, how: str = "add --user UID:GID, or USER to the image"
+    policy: Effective,
+    how: str = "add --user UID:GID, or USER to the image",
+    *,
+    ambient: bool = False,
 ) -> tuple[str, ...]:
-    """A note for a policy whose container may not run as its root; ``how`` says what gives a user."""
+    """Notes for a policy whose container may not run as its root; ``how`` says what gives a user.
+
+    With ``ambient``, the engine hands the capabilities on to such a user.
+    """
     if policy.as_root:
         return ()
-    return (f"the profile {policy.profile} does not let the container run as its root: {how}",)
+    found = f"the profile {policy.profile} does not let the container run as its root: {how}"
+    if ambient or not policy.capabilities:
+        return (found,)
+    return found, NO_AMBIENT
+
+
+def booted(policy: Effective) -> tuple[str, ...]:
+    """A note for a container in which a whole system boots: what a policy takes away that it needs.
+
+    Checked with systemd 252: without sys_admin it ends at once, without setpcap each service that
+    has a bounding set fails. Whoever sets up the network in the container needs net_admin for it.
+    """
+    needs = {
+        "sys_admin": "its mounts",
+        "setpcap": "its services",
+        "net_admin": "its network, also the loopback",
+    }
+    lacks = {name: why for name, why in needs.items() if name not in policy.capabilities}
+    if not lacks:
+        return ()
+    whys = ", ".join(f"{name} for {why}" for name, why in lacks.items())
+    remedy = f"start its program alone, or give it --cap-add {','.join(lacks)}"
+    return (f"a container that boots a whole system needs {whys}: {remedy}",)
 
 
 def unfiltered(why: str) -> dict[str, Verdict]:

@@ -94,7 +94,7 @@ def flags_of(policy: Effective, allocation: Allocation, context: RenderContext) 
         hardened.verdicts(policy, others),
         (*hardened.capability_flags(policy), *hardened.as_flags(opts)),
         (filter_,) if filter_ else (),
-        hardened.as_another_user(policy),
+        hardened.as_another_user(policy, ambient=True),
     )
 
 

@@ -106,6 +106,30 @@ def test_an_accounts_own_podman_enforces_it_too(host: ThrowawayHost) -> None:
     check(recipes_rootless.podman_rootless(host, "alice", shlex.split(flags), ask))
 
 
+@pytest.mark.slow
+def test_an_accounts_own_profile_is_what_its_filter_is_laid_over(host: ThrowawayHost) -> None:
+    recipes_rootless.login_user(host, "alice", 4242)
+    usernsplan(host, "allocate", "web", "--strategy", "per-container", "--owner", "alice")
+    usernsplan(host, "harden", "web", "--profile", "default", "--deny-syscall", "kcmp")
+    own = json.loads(host.read("/usr/share/containers/seccomp.json"))
+    for rule in own["syscalls"]:
+        rule["names"] = [name for name in rule["names"] if not name.startswith("mkdir")]
+    folder = "/home/alice/.config/containers"
+    host.write("/home/alice/own.json", json.dumps(own))
+    # Only the last of the drop-ins has it.
+    path = f"{folder}/containers.conf.d/99-own.conf"
+    host.write(path, '[containers]\nseccomp_profile = "/home/alice/own.json"\n')
+    usernsplan(host, "render", "podman", "web", "--rootless", "--out", "/")
+    flags = shlex.split(usernsplan(host, "render", "podman", "web", "--rootless").stdout)
+    ask = ["sh", "-c", "mkdir /tmp/made 2>/dev/null && echo made || echo refused"]
+
+    # What Podman does by itself, and what it does with the policy.
+    for words in ([], flags):
+        assert recipes_rootless.podman_rootless(host, "alice", words, ask) == "refused\n"
+    host.run("rm", path)
+    assert recipes_rootless.podman_rootless(host, "alice", [], ask) == "made\n"
+
+
 def test_docker_run_enforces_what_the_note_names_and_what_compose_says(host: ThrowawayHost) -> None:
     require("dockerd", "docker")
     allocate(host, "--daemon", "web")

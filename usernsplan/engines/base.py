@@ -165,7 +165,8 @@ class Engine(ABC):
     "asked", only on request, because some versions silently ignore it; "itself", it always does so.
     ``own_filters`` are the files that have its own profile of system calls; the first that exists
     counts, unless one of the files ``filter_configs`` names another: see ``names_filter``. A * in
-    the last name of a path is for all such files, sorted.
+    the last name of a path is for all such files, sorted. ``login_filter_configs`` are read after
+    these where an account runs the engine, with its {home} and {uid}.
     """
 
     reads_host: ClassVar[bool] = False
@@ -174,6 +175,7 @@ class Engine(ABC):
     idmap: ClassVar[Literal["no", "yes", "asked", "itself"]] = "no"
     own_filters: ClassVar[tuple[str, ...]] = ()
     filter_configs: ClassVar[tuple[str, ...]] = ()
+    login_filter_configs: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def verdict(self, allocation: Allocation) -> Verdict:

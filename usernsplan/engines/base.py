@@ -166,7 +166,8 @@ class Engine(ABC):
     ``own_filters`` are the files that have its own profile of system calls; the first that exists
     counts, unless one of the files ``filter_configs`` names another: see ``names_filter``. A * in
     the last name of a path is for all such files, sorted. ``login_filter_configs`` are read after
-    these where an account runs the engine, with its {home} and {uid}.
+    these where an account runs the engine, with its {home} and {uid}. ``elsewhere``: what is
+    rendered goes to other hosts, of which this one knows nothing.
     """
 
     reads_host: ClassVar[bool] = False
@@ -176,6 +177,7 @@ class Engine(ABC):
     own_filters: ClassVar[tuple[str, ...]] = ()
     filter_configs: ClassVar[tuple[str, ...]] = ()
     login_filter_configs: ClassVar[tuple[str, ...]] = ()
+    elsewhere: ClassVar[bool] = False
 
     @abstractmethod
     def verdict(self, allocation: Allocation) -> Verdict:

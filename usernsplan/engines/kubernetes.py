@@ -49,6 +49,7 @@ class Kubernetes(Engine):
 
     takes = frozenset({"volume", "image"})
     idmap = "itself"
+    elsewhere = True
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """The kubelet chooses the ids of a pod; only single-uid works without a user namespace."""
@@ -148,7 +149,8 @@ def hardening(policy: Effective, allocation: Allocation, context: RenderContext)
         filter_ = File(f"{_PROFILES}/{path}", filter_.content)
         profile = ["  type: Localhost", f"  localhostProfile: {quoted(path)}"]
         notes.append(
-            f"--out DIR writes {filter_.path}, which each node needs on which the pod may run"
+            f"--out DIR writes {filter_.path}, which each node needs on which the pod may run; it is "
+            f"for nodes of the architecture {context.machine}"
         )
     else:
         # Without this line the kubelet gives a container no filter, unless it has seccompDefault.

@@ -22,6 +22,7 @@ from usernsplan.escape import shell, shown_path
 from usernsplan.host import (
     accounts,
     files,
+    libseccomp,
     locks,
     output,
     programs,
@@ -146,15 +147,17 @@ def _with_policy(
     from usernsplan.harden.effective import effective  # noqa: PLC0415 - many hosts have no policy
 
     raw, place = _own_filter(context.layout, chosen, base, login)
-    machine = os.uname()
+    machine, its = os.uname(), effective(policy)
+    here = context.layout.is_host and not chosen.elsewhere
     return replace(
         context,
-        policy=effective(policy),
+        policy=its,
         own_filter=raw,
         own_filter_place=place,
         machine=machine.machine,
         kernel=machine.release,
         selinux=selinux.mode() if context.layout.is_host else "enforcing",
+        unheard=libseccomp.unknown(its.deny) if here else frozenset(),
     )
 
 

@@ -6,6 +6,7 @@ The filter of these tests has an errno that nothing else gives, so what fails wi
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,10 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 import yaml
 
-from tests.engines import recipes, recipes_docker_instance, recipes_rootless
+from tests.command import slow
+from tests.engines import probe, recipes, recipes_docker_instance, recipes_rootless
 from tests.engines.planned import usernsplan
 from tests.engines.recipes_containerd import containerd
 from tests.engines.throwaway import require
+from usernsplan.harden.names import system_calls
+from usernsplan.host.libseccomp import unknown
 
 if TYPE_CHECKING:
     from tests.engines.throwaway import ThrowawayHost
@@ -170,6 +174,44 @@ def test_a_bundle_that_is_patched_has_it_for_each_runtime(
     set_errno(config["linux"]["seccomp"])
     host.write(path, json.dumps(config))
     check(host.run(runtime, "run", "--bundle", BUNDLE, "web").stdout)
+
+
+@pytest.mark.parametrize("runtime", ["crun", *slow("runc")])
+def test_a_call_that_the_hosts_library_does_not_know_passes_and_render_says_so(
+    host: ThrowawayHost, runtime: str
+) -> None:
+    require(runtime)
+    newer = sorted(unknown(system_calls()))
+    newer = [call for call in newer if os.uname().machine in system_calls()[call]]
+    if not newer:
+        pytest.skip("this libseccomp knows all calls of the table")
+    usernsplan(host, "allocate", "web", "--strategy", "per-container")
+    usernsplan(
+        host, "harden", "web", "--profile", "default", "--deny-syscall", f"{newer[-1]},getcwd"
+    )
+    path = probe.install(host)
+    argv = ["/probe", *(probe.call(name) for name in (newer[-1], "getcwd"))]
+    rootfs = recipes._rootfs(host)
+    host.run("cp", path, f"{rootfs}/probe")
+    file = f"{BUNDLE}/config.json"
+    host.write(file, json.dumps(recipes._oci_base(rootfs, argv, ())))
+    told = usernsplan(host, "render", "oci", "web", "--bundle", BUNDLE).stderr
+    assert f"nothing refuses {newer[-1]}: the libseccomp of this host" in told
+    config = json.loads(host.read(file))
+    set_errno(config["linux"]["seccomp"])
+    host.write(file, json.dumps(config))
+    passed, refused = host.run(runtime, "run", "--bundle", BUNDLE, "web").stdout.split()
+    assert passed != f"{probe.OURS}"
+    assert refused == f"{probe.OURS}"
+
+    # A list of what is allowed does not need to know it.
+    config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW"}],
+    }
+    host.write(file, json.dumps(config))
+    told = usernsplan(host, "render", "oci", "web", "--bundle", BUNDLE).stderr
+    assert "nothing refuses" not in told
 
 
 def test_ctr_run_enforces_what_render_prints(host: ThrowawayHost) -> None:

@@ -136,6 +136,7 @@ class RenderContext:
     engine's own profile of system calls, and ``own_filter_place`` where it was read; None if it is
     unknown. ``machine`` and ``kernel`` are the architecture and the release, as uname(2) has them.
     ``selinux`` is what the host does with labels; that of another root is taken to enforce them.
+    ``unheard`` are the calls that the policy denies and the host's libseccomp does not know.
     """
 
     state: HostState | None = None
@@ -153,6 +154,7 @@ class RenderContext:
     machine: str = "x86_64"
     kernel: str = "5.10"
     selinux: Selinux = "enforcing"
+    unheard: frozenset[str] = frozenset()
 
 
 class Engine(ABC):

@@ -134,14 +134,25 @@ def laid_over(
     from usernsplan.harden import seccomp  # noqa: PLC0415 - many hosts have no policy
 
     found = seccomp.laid_over(policy, base, machine=context.machine)
-    price = {
-        part: nearly("; ".join(seccomp.lost_over(asked, base, machine=context.machine)))
+    lost = {
+        part: seccomp.lost_over(asked, base, machine=context.machine)
         for part, asked in (
             ("system calls", policy._replace(families=IdSet())),
             ("families", policy._replace(deny=frozenset())),
         )
     }
-    return found, {part: verdict for part, verdict in price.items() if verdict.why}
+    # A list of what is allowed refuses a call by not naming it.
+    if seccomp.passes(base) and not policy.deny_all:
+        lost["system calls"] += unheard(context)
+    return found, {part: nearly("; ".join(whys)) for part, whys in lost.items() if whys}
+
+
+def unheard(context: RenderContext) -> tuple[str, ...]:
+    """What is lost of a list of calls that are refused, where an engine's library lacks names."""
+    if not context.unheard:
+        return ()
+    calls = ", ".join(sorted(context.unheard))
+    return (f"nothing refuses {calls}: the libseccomp of this host does not know the name",)
 
 
 def capability_flags(policy: Effective) -> tuple[str, ...]:
@@ -212,11 +223,13 @@ def lost(
     policy: Effective,
     said: Callable[[Effective], Collection[str]],
     cannot: Collection[str] = (),
+    names: Collection[str] = (),
 ) -> dict[str, Verdict]:
     """The verdicts on a filter of which something is lost, by part.
 
     ``said`` tells what an engine's form loses of a policy. Of one part that is what it loses of a
-    policy that asks for nothing else. Parts that ``cannot`` be had are lost as a whole.
+    policy that asks for nothing else. Parts that ``cannot`` be had are lost as a whole. ``names``
+    is what ``unheard`` says, for an engine that refuses only what it names.
     """
     native = policy._replace(deny=frozenset(), deny_all=False, allow=frozenset(), families=IdSet())
     alone = {
@@ -229,6 +242,7 @@ def lost(
     for part in _FILTERED:
         others = said(native) if part == "families" else ()
         whys = [why for why in said(alone[part]) if why not in others]
+        whys += names if part == "system calls" and not policy.deny_all else ()
         if whys:
             found[part] = (no if part in cannot else nearly)("; ".join(whys))
     return found

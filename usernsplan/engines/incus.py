@@ -158,6 +158,7 @@ class Incus(Engine):
             policy,
             lambda part: seccomp.incus(part)[1],
             cannot={"architectures", *["system calls"] * none_is_left},
+            names=hardened.unheard(context),
         )
         if "label" in of_lxc.verdicts:
             others["label"] = of_lxc.verdicts["label"]

@@ -125,6 +125,7 @@ def hardening(
             policy,
             lambda part: seccomp.lxc(part, base, place=place)[1],
             cannot={"architectures"},
+            names=hardened.unheard(context),
         )
         files.append(File(hardened.filter_path(allocation, "lxc"), text))
         lines.append(f"lxc.seccomp.profile = {files[0].path}")

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from usernsplan.harden.effective import Effective
 
 __all__ = [
-    "NO_FILTER", "Base", "base_of", "incus", "laid_over", "lost_over", "lxc", "nspawn", "systemd",
+    "NO_FILTER", "Base", "base_of", "incus", "laid_over", "lost_over", "lxc", "nspawn", "passes",
+    "systemd",
 ]  # fmt: skip
 
 # On i386 these calls also have one door together, whose first argument says which is meant. What
@@ -98,6 +99,11 @@ def laid_over(policy: Effective, base: Base, *, machine: str, errno: int = EPERM
             _written(rule) for rule in rules if rule.names and (rule.action, rule.errno) != default
         ],
     }
+
+
+def passes(base: Base) -> bool:
+    """Whether a call that no rule names is let through."""
+    return base.action in PASSING
 
 
 def lost_over(policy: Effective, base: Base, *, machine: str) -> tuple[str, ...]:

@@ -350,10 +350,18 @@ class Known(NamedTuple):
 
 
 class Wish(NamedTuple):
-    """What an operator asks of this host: to have the ``allocation``, or, with None, to release the name."""
+    """What an operator asks of this host: to allocate a name, or to release it (``strategy`` is "").
+
+    ``options`` are those of the strategy, as AllocateRequest has them, and ``start`` is the first host
+    id, which the fleet has given to the name; None if it takes no range. ``role`` is the database
+    role that asked, ``at`` (UTC, ISO 8601) when. Anybody who may write to the database can have
+    written this: a host decides about it as about a request of a user.
+    """
 
     name: str
-    allocation: Allocation | None
+    strategy: str
+    options: tuple[tuple[str, int], ...]
+    start: int | None
     role: str
     at: str
 

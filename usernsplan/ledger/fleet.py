@@ -230,13 +230,14 @@ class FleetLedger:
 
     def _wishes(self) -> Iterable[Wish]:
         rows = self.server.rows(
-            "SELECT w.name, w.ask, w.value, w.role, w.at::text FROM usernsplan.wish w "
-            "WHERE w.host = %s AND w.refused = '' ORDER BY w.name",
+            "SELECT w.name, w.strategy, w.options, w.start, w.role, "
+            "to_char(w.at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') "
+            "FROM usernsplan.wish w WHERE w.host = %s AND w.refused = '' ORDER BY w.name",
             self.member.number,
         )
         return [
-            Wish(name, _allocation(value) if ask == "allocate" else None, role, at)
-            for name, ask, value, role, at in rows
+            Wish(name, strategy, tuple(sorted(json.loads(options).items())), start, role, at)
+            for name, strategy, options, start, role, at in rows
         ]
 
     def _tell(
@@ -347,13 +348,3 @@ def _packed(row: Iterable[object]) -> str:
 
 def _unpacked(text: str) -> list[object]:
     return [bytes.fromhex(v["hex"]) if isinstance(v, dict) else v for v in json.loads(text)]
-
-
-def _allocation(value: str) -> Any:  # noqa: ANN401
-    """An allocation as the server has it. Raises LedgerError if it is none: others can write there."""
-    try:
-        return next(codec.allocations([_unpacked(value)]))
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise LedgerError(
-            f"the fleet's ledger has a row that is no allocation: {line(str(error))}"
-        ) from error

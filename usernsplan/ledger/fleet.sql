@@ -95,13 +95,14 @@ CREATE TABLE own (
 );
 CREATE INDEX own_host ON own (host);
 
--- What operators ask of a host: ask is allocate or release; value is the allocation, as JSON of the codec.
--- refused: why the host did not do it.
+-- What operators ask of a host: to allocate a name, or to release it (strategy is ''). options: those of the
+-- strategy, as JSON. start: the first host id. refused: why the host did not do it.
 CREATE TABLE wish (
     host int NOT NULL REFERENCES host,
     name text NOT NULL,
-    ask text NOT NULL CHECK (ask IN ('allocate', 'release')),
-    value text NOT NULL,
+    strategy text NOT NULL,
+    options text NOT NULL DEFAULT '{}',
+    start bigint,
     at timestamptz NOT NULL DEFAULT now(),
     role name NOT NULL DEFAULT session_user,
     refused text NOT NULL DEFAULT '',

@@ -14,7 +14,7 @@ from a backup, ``agree`` brings back what the server has.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import DamagedLedgerError, LedgerError, UsernsplanError
 from usernsplan.escape import line

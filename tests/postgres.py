@@ -23,8 +23,6 @@ port = {port}
 unix_socket_directories = '{folder}'
 password_encryption = 'scram-sha-256'
 max_connections = 150
-fsync = off
-full_page_writes = off
 """
 
 
@@ -40,7 +38,7 @@ def require() -> None:
 class Postgres:
     """A cluster in a folder of its own; "owner" may do everything there."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
         require()
         # Below pytest's own folders only root gets to it.
         within = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -57,6 +55,8 @@ class Postgres:
         )
         with (self.data / "postgresql.conf").open("a") as file:
             file.write(_CONFIG.format(port=self.port, folder=folder))
+            # Where the operating system does not crash, nothing is lost without it either.
+            file.write("" if durable else "fsync = off\nfull_page_writes = off\n")
         self.passfile = folder / "pgpass"
         self.passfile.write_text(f"*:*:*:*:{PASSWORD}\n")
         self.passfile.chmod(0o600)
@@ -83,7 +83,7 @@ class Postgres:
         import psycopg  # noqa: PLC0415 - may be missing
 
         with psycopg.connect(self.url_of(role, database), autocommit=True) as db:
-            done = db.execute(statement, values)
+            done = db.execute(statement, values or None)
             return done.fetchall() if done.description else []
 
     def start(self) -> None:

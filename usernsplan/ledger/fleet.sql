@@ -50,7 +50,10 @@ CREATE TABLE hold (
     leaving boolean NOT NULL DEFAULT false,
     PRIMARY KEY (claim, host)
 );
-CREATE INDEX hold_host ON hold (host, state);
+CREATE INDEX hold_host ON hold (host, claim);
+-- A host may have 20,000 holds, of which a run changes two.
+CREATE INDEX hold_intended ON hold (host) WHERE state = 'intended';
+CREATE INDEX hold_leaving ON hold (host) WHERE leaving;
 
 -- The events of each host's ledger. Nothing changes or deletes a row.
 CREATE TABLE event (

@@ -154,6 +154,8 @@ class HostChangedError(UsernsplanError):
 class MeanwhileTakenError(HostChangedError):
     """Another host of the fleet took ids that the plan gives out. Exit status 6."""
 
+    code = "meanwhile-taken"
+
 
 class PoolExhaustedError(UsernsplanError):
     """The pool has no room. Nothing was allocated. Exit status 7."""

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.postgres import FleetOfRoots, Postgres
+
 # Compiled once, even where the environment forbids to keep it: each interpreter that a test or a throw-away host starts
 # would compile the package anew, and each run of pytest all tests.
 sys.dont_write_bytecode = False
@@ -186,3 +188,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("slow") and not slow_ones_run(item.config):
         pytest.skip(f"slow: {HOW}")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A server for all tests of this process that do not stop it."""
+    server = Postgres()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def fleet(postgres: Postgres, tmp_path: Path) -> FleetOfRoots:
+    """A fleet without hosts, in a database of its own."""
+    return FleetOfRoots(postgres, tmp_path)

@@ -21,7 +21,18 @@ CODE = (
 )
 # What a command with plain words never needs: libraries, and slow modules of the standard library.
 HEAVY = {
-    *("pydantic", "rich", "sqlalchemy", "yaml", "jsonschema", "typer", "click", "tabulate"),
+    *(
+        "pydantic",
+        "rich",
+        "sqlalchemy",
+        "yaml",
+        "jsonschema",
+        "typer",
+        "click",
+        "tabulate",
+        "psycopg",
+    ),
+    *("usernsplan.ledger.fleet", "usernsplan.ledger.postgres", "usernsplan.joining"),
     *("dataclasses", "inspect", "subprocess", "threading", "hashlib", "urllib.parse"),
 }
 if sys.version_info >= (3, 11):  # before, a whole database is read and written as a file

@@ -17,6 +17,7 @@ from usernsplan.errors import (
     DamagedLedgerError,
     HostChangedError,
     LedgerError,
+    MeanwhileTakenError,
     NotPermittedError,
     RefusedError,
     UsernsplanError,
@@ -30,7 +31,7 @@ from usernsplan.host.unread import homes_unseen
 from usernsplan.layout import DAEMON_JSON, LEDGER, SUBGID, SUBUID, USERDB
 from usernsplan.ledger import open_ledger
 from usernsplan.ledger.fold import fold
-from usernsplan.model import Event, Finding, HistoryEntry, Intent, LedgerState
+from usernsplan.model import DEFAULT_NAME, Event, Finding, HistoryEntry, Intent, LedgerState
 from usernsplan.planner import changes
 from usernsplan.planner.publish import records_of
 from usernsplan.planner.recovery import as_mended, files_of, mend, undo
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
     Look = Callable[[Layout, Callable[[], LedgerState]], HostState]
 
 T = TypeVar("T")
+# Other hosts of a fleet can take the ids of a plan this often before it fails: each time, this host sees what they took.
+_ATTEMPTS = 10
 # At most this many records are named in one line of the history.
 _FEW = 3
 
@@ -73,7 +76,8 @@ def allocate(request: AllocateRequest, root: str = "/", command: str = "") -> Pl
 
     layout = files.layout_at(root)
     decide = partial(make_plan, request=request)
-    return carry_out(layout, open_ledger(layout), decide, command, agreed=request.yes)
+    ledger = open_ledger(layout, asked=request.names or (DEFAULT_NAME,))
+    return carry_out(layout, ledger, decide, command, agreed=request.yes)
 
 
 def release(request: ReleaseRequest, root: str = "/", command: str = "") -> Plan:
@@ -164,7 +168,7 @@ def foreseen(
 def _foreseen(
     layout: Layout, ledger: Ledger, decide: Callable[[HostState], T]
 ) -> tuple[T, tuple[Finding, ...], tuple[str, ...]]:
-    state = read.looked_at(read.previewed(layout, ledger.state))
+    state = read.looked_at(read.previewed(layout, ledger.deciding))
     unseen = tuple(one.note for one in state.unseen)
     intent = ledger.pending() if state.ledger.interrupted else None
     if intent is None:
@@ -219,13 +223,34 @@ def carry_out(  # noqa: PLR0913 - what is decided, and what it is decided from
                         f"another program removed the account {plan.account_commands[0][-1]}"
                     )
                 if plan.changed:
-                    commit(layout, ledger, plan, command)
+                    plan = _committed(layout, ledger, plan, command, decide, look)
             # After the locks, because userdel takes them itself.
             findings += _without_accounts(layout, plan)
     except UsernsplanError as error:
         error.notes = tuple(finding.message for finding in findings)
         raise
     return replace(plan, findings=(*findings, *plan.findings))
+
+
+def _committed(  # noqa: PLR0913, PLR0917 - as carry_out
+    layout: Layout,
+    ledger: Ledger,
+    plan: Plan,
+    command: str,
+    decide: Callable[[HostState], Plan],
+    look: Look,
+) -> Plan:
+    """Carry a plan out; returns it. If another host of the fleet takes its ids, decide again."""
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            commit(layout, ledger, plan, command)
+            break
+        except MeanwhileTakenError:
+            again = decide(look(layout, ledger.deciding))
+            if not left or not again.changed or again.consequences != plan.consequences:
+                raise
+            plan = again
+    return plan
 
 
 def _decided(
@@ -235,7 +260,7 @@ def _decided(
     findings: list[Finding],
     look: Look,
 ) -> tuple[HostState, Plan]:
-    state = look(layout, ledger.state)
+    state = look(layout, ledger.deciding)
     if state.ledger.interrupted:
         # A command was killed or is still running, so the state may be half of its change.
         with _locked(layout, ledger, findings, look) as state:
@@ -274,7 +299,7 @@ def _locked(
     """Take the locks, repair an interrupted command, and read the host again."""
     with locks.subid_locks(layout):
         findings += recover(layout, ledger)
-        yield look(layout, ledger.state)
+        yield look(layout, ledger.deciding)
 
 
 def commit(layout: Layout, ledger: Ledger, plan: Plan, command: str) -> None:
@@ -314,7 +339,8 @@ def commit(layout: Layout, ledger: Ledger, plan: Plan, command: str) -> None:
                 "everything else is done; the next usernsplan command that can write the ledger "
                 "completes it"
             )
-            raise LedgerError(str(error), hint=later) from error
+            failed = type(error) if isinstance(error, LedgerError) else LedgerError
+            raise failed(str(error), hint=later) from error
         noting.logged(layout, entry)
 
 
@@ -341,9 +367,11 @@ def _put_back(layout: Layout, ledger: Ledger, intent: Intent) -> None:
 
 def recover(layout: Layout, ledger: Ledger) -> tuple[Finding, ...]:
     """Under the locks: complete an interrupted command or restore the files; return a finding."""
+    with signals.held():
+        agreed = tuple(advise("USN114", note) for note in ledger.agree())
     intent = ledger.pending()
     if intent is None:
-        return ()
+        return agreed
     with signals.held():
         mended = mend(intent, _all_now(layout, intent))
         _write(layout, mended, intent)
@@ -356,7 +384,7 @@ def recover(layout: Layout, ledger: Ledger) -> tuple[Finding, ...]:
             ledger.put_back(entry)
         noting.logged(layout, entry)
     what = "completed" if mended.completed else "put back"
-    return (advise("USN114", f"{_interrupted(intent)}; it is now {what}"),)
+    return (*agreed, advise("USN114", f"{_interrupted(intent)}; it is now {what}"))
 
 
 def rebuild(  # noqa: PLR0913 - what is shown, and how it is done

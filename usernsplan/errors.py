@@ -31,6 +31,7 @@ class ExitStatus(IntEnum):
     NO_ROOM = 7, "no room in the pool"
     NOT_PERMITTED = 8, "not permitted"
     REFUSED = 9, "refused for safety"
+    UNREACHABLE = 10, "the fleet's ledger cannot be reached"
     INTERRUPTED = 130, "interrupted"
 
     def __new__(cls, number: int, meaning: str) -> ExitStatus:  # noqa: PYI034 - 3.10 has no Self
@@ -126,6 +127,14 @@ class DamagedLedgerError(LedgerError):
     code = "damaged-ledger"
 
 
+class LedgerUnreachableError(LedgerError):
+    """The server with the ledger of the fleet gave no answer. Exit status 10."""
+
+    exit_status = ExitStatus.UNREACHABLE
+    code = "ledger-unreachable"
+    hint = "run again when the server answers; 'usernsplan ledger status' shows it"
+
+
 class LockBusyError(UsernsplanError):
     """Another program holds a lock that shadow's tools share with us. Exit status 5."""
 
@@ -140,6 +149,12 @@ class HostChangedError(UsernsplanError):
     exit_status = ExitStatus.HOST_CHANGED
     code = "host-changed"
     hint = "run the command again; it makes a new plan"
+
+
+class MeanwhileTakenError(HostChangedError):
+    """Another host of the fleet took ids that the plan gives out. Exit status 6."""
+
+    code = "meanwhile-taken"
 
 
 class PoolExhaustedError(UsernsplanError):

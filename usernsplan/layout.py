@@ -41,6 +41,8 @@ LXD_SNAPS = ("/snap/bin/lxd", "/var/lib/snapd/snap/bin/lxd", "/var/snap/lxd")
 # lckpwdf(3) locks this file.
 PWD_LOCK = "/etc/.pwd.lock"  # noqa: S105 - a file
 LEDGER = "/var/lib/usernsplan/ledger.sqlite3"
+# That the host is in a fleet, and under which name. Its time is when both ledgers agreed last.
+FLEET = "/var/lib/usernsplan/fleet.json"
 # One folder per run of fix-volume, with the journal that finishing and undoing it need.
 RUNS = "/var/lib/usernsplan/runs"
 

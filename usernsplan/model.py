@@ -334,12 +334,61 @@ class Event(NamedTuple):
     change: LedgerChange
 
 
+class Known(NamedTuple):
+    """The ids of one kind that a name has in the whole fleet, from ``start`` up to, but without, ``stop``.
+
+    ``held`` are the hosts that have it or shall have it, and ``quarantined`` those where files may
+    still carry the ids.
+    """
+
+    name: str
+    kind: Kind
+    start: int
+    stop: int
+    held: tuple[str, ...]
+    quarantined: tuple[str, ...]
+
+
+class Wish(NamedTuple):
+    """What an operator asks of this host: to allocate a name, or to release it (``strategy`` is "").
+
+    ``options`` are those of the strategy, as AllocateRequest has them, and ``start`` is the first host
+    id, which the fleet has given to the name; None if it takes no range. ``role`` is the database
+    role that asked, ``at`` (UTC, ISO 8601) when. Anybody who may write to the database can have
+    written this: a host decides about it as about a request of a user.
+    """
+
+    name: str
+    strategy: str
+    options: tuple[tuple[str, int], ...]
+    start: int | None
+    role: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What a host of a fleet sees of the others: its own name and number, and the place of the ledger.
+
+    ``taken`` are the ids that others have, by kind, without those of ``known``: the names that a
+    request is about. ``wishes`` are not yet done.
+    """
+
+    host: str
+    number: int
+    place: str = ""
+    taken: tuple[tuple[Kind, IdSet], ...] = ()
+    known: tuple[Known, ...] = ()
+    wishes: tuple[Wish, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class LedgerState:
     """The whole content of the ledger after the event of this ``number``; 0 before the first one.
 
     ``allocations`` are ordered by name, ``quarantined`` by name and first id, ``volumes`` by path,
     ``mounts`` by mount point, ``reservations`` as they were made. ``interrupted``: an Intent is left and not yet repaired.
+    ``fleet`` is None for a host of its own, and for a command that only shows this host.
     """
 
     allocations: tuple[Allocation, ...] = ()
@@ -349,6 +398,7 @@ class LedgerState:
     reservations: tuple[Reservation, ...] = ()
     number: int = 0
     mounts: tuple[VolumeMount, ...] = ()
+    fleet: Fleet | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -675,7 +725,7 @@ class AllocateRequest:
     the default allocation. ``publish`` None: where the range is published already, else in userdb.
     ``places`` are where the defaults of the host stand, by option name. ``in_files``, ``passes``
     and ``within`` are as in ContainerOptions. ``pass_privileged`` permits passes that make the
-    container a superuser of the host.
+    container a superuser of the host. ``local``: in a fleet, the ids are this host's alone.
     """
 
     names: tuple[str, ...]
@@ -699,6 +749,7 @@ class AllocateRequest:
     passes: tuple[str, ...] = ()
     within: str = ""
     pass_privileged: bool = False
+    local: bool = False
 
 
 class AdoptRequest(NamedTuple):

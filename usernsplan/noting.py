@@ -29,7 +29,8 @@ def note(
     Raises LockBusyError and LedgerError.
     """
     with locks.subid_locks(layout):
-        state = ledger.state()
+        ledger.agree()
+        state = ledger.deciding()
         if state.interrupted:
             return False
         change = decide(state)

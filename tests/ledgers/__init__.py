@@ -52,6 +52,12 @@ class MemoryLedger:
     def damage(self) -> None:
         self._damaged = True
 
+    def deciding(self) -> LedgerState:
+        return self.state()
+
+    def agree(self) -> tuple[str, ...]:
+        return ()
+
     def state(self) -> LedgerState:
         if self._damaged:
             raise DamagedLedgerError(f"{self.place}: damaged")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # container root of a shared map, and ``shared`` are the host's own ids in such a map. ``unlisted``
 # are ids that a program has without a line. ``useradd`` is the area in which useradd computes the
 # range of every uid: of those that no account has yet, too.
+# ``fleet`` are ids that other hosts have.
 # ``absent`` are ids that the user namespace around this host lacks. ``pass`` are host ids that a
 # private map shows: they stay the host's.
 Source = Literal[
@@ -41,6 +42,7 @@ Source = Literal[
     "reserved",
     "useradd",
     "pass",
+    "fleet",
 ]
 # The place of ``number`` in a claim.
 NUMBER = 6

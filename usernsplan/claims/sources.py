@@ -292,6 +292,14 @@ def _quarantine(host: Host) -> Iterator[Claim]:
         yield from _both(one.reserved_range, "quarantine", one.name, LEDGER, one)
 
 
+def _fleet(host: Host) -> Iterator[Claim]:
+    """What other hosts of the fleet have. Which of them has which ids, only the server tells."""
+    fleet = host.ledger.fleet
+    for kind, taken in fleet.taken if fleet else ():
+        for ids in taken:
+            yield Claim(ids.start, ids.stop, kind, "fleet", "another host", value=fleet)
+
+
 def _conventions(host: Host) -> Iterator[Claim]:
     del host
     for entry in TABLE:
@@ -317,5 +325,6 @@ SOURCES: tuple[Callable[[Host], Iterator[Claim]], ...] = (
     _absent,
     _reservations,
     _quarantine,
+    _fleet,
     _conventions,
 )

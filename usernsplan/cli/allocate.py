@@ -26,7 +26,7 @@ from usernsplan.host import plan_file
 from usernsplan.host.config import load as load_config
 from usernsplan.host.files import layout_at
 from usernsplan.layout import STDIN
-from usernsplan.model import PUBLISHED, AllocateRequest, PoolOptions
+from usernsplan.model import DEFAULT_NAME, PUBLISHED, AllocateRequest, PoolOptions
 from usernsplan.planner.allocate import make_plan
 from usernsplan.planner.defaults import of_request
 from usernsplan.strategies import AUTO, NAMES, SLOT, named
@@ -247,7 +247,8 @@ def allocate(
     )
     defaults = load_config(layout_at(root), config)
     decide = _decision(request, strategy, root, defaults, docker=docker)
-    plan = run(decide, root, preview=dry_run or check, as_json=json, yes=yes)
+    asked = request.names or (DEFAULT_NAME,)
+    plan = run(decide, root, preview=dry_run or check, as_json=json, yes=yes, asked=asked)
 
     if check and plan.changed:
         sys.exit(ExitStatus.CHANGES_PENDING)

@@ -15,7 +15,7 @@ from usernsplan.planner.shown import exactly
 from usernsplan.report import results
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from usernsplan.model import HostState, Plan
 
@@ -27,14 +27,15 @@ def run(
     preview: bool,
     as_json: bool,
     yes: bool = False,
+    asked: Collection[str] = (),
 ) -> Plan:
-    """Carry out or preview a decision, and print the plan.
+    """Carry out or preview a decision about the names ``asked``, and print the plan.
 
     The result goes to standard output, findings to standard error. If the plan has consequences,
     the command asks first at a terminal, unless ``yes``.
     """
     layout = layout_at(root)
-    ledger = open_ledger(layout)
+    ledger = open_ledger(layout, asked=asked)
     new = new_root(layout, done=not preview)
 
     if preview:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Config:
     """The defaults of a host, each as in a Spec; ``method`` is how volumes are given.
 
-    ``places``: the line of each key, for messages.
+    ``places``: the line of each key, for messages. ``ledger`` is the place of the fleet's ledger, as
+    libpq takes it; "" for a host of its own.
     """
 
     strategy: str = ""
@@ -31,6 +32,7 @@ class Config:
     places: dict[str, str] = field(default_factory=dict)
     publish: Literal["userdb", "passwd", "none"] | None = None
     method: Method | None = None
+    ledger: str = ""
 
 
 def parse(raw: bytes, place: str) -> Config:
@@ -43,7 +45,7 @@ def parse(raw: bytes, place: str) -> Config:
         return Config()
     reader = spec.Reader(place)
     # The keys that only this file has.
-    own: dict[str, nodes.Read] = {"method": spec.method}
+    own: dict[str, nodes.Read] = {"method": spec.method, "ledger": nodes.text}
     found: dict[str, Any] = reader.document(node, {**reader.shared(), **spec.OPTIONS, **own})
     return Config(
         strategy=found.get("strategy", ""),
@@ -53,4 +55,5 @@ def parse(raw: bytes, place: str) -> Config:
         places={key: f"{place}:{line}: {key}" for key, line in nodes.lines_of(node).items()},
         publish=found.get("publish"),
         method=found.get("method"),
+        ledger=found.get("ledger", ""),
     )

@@ -45,6 +45,18 @@ class Ledger(Protocol):
     def state(self) -> LedgerState:
         """The whole state."""
 
+    def deciding(self) -> LedgerState:
+        """The whole state for a decision; in a fleet, with what other hosts have.
+
+        Raises LedgerUnreachableError if the ledger of the fleet gives no answer.
+        """
+
+    def agree(self) -> tuple[str, ...]:
+        """In a fleet: bring the host's file and the server to one state, under the locks.
+
+        Returns what was done, for messages.
+        """
+
     def about(self, ids: IdSet) -> LedgerState:
         """The part of the state that concerns some host ids, without volumes.
 
@@ -90,11 +102,21 @@ class Ledger(Protocol):
         """
 
 
-def open_ledger(layout: Layout, place: str = LEDGER) -> Ledger:
-    """The ledger at a path below the root of a host. Makes nothing on disk."""
+def open_ledger(layout: Layout, place: str = LEDGER, asked: Collection[str] = ()) -> Ledger:
+    """The ledger at a path below the root of a host, and that of its fleet. Makes nothing on disk.
+
+    ``asked`` are the names that a request is about: of a fleet, only these are looked up. Raises
+    LedgerError if it is unclear whether the host is in a fleet.
+    """
+    from usernsplan.ledger import member  # noqa: PLC0415 - it imports this package
     from usernsplan.ledger.sqlite import SqliteLedger  # noqa: PLC0415 - loads sqlite3
 
-    return SqliteLedger(layout, place)
+    local = SqliteLedger(layout, place)
+    if who := member.read(layout):
+        from usernsplan.ledger.fleet import FleetLedger  # noqa: PLC0415 - only in a fleet
+
+        return FleetLedger(layout, local, who, asked)
+    return local
 
 
 def name_now(name: str, renames: Iterable[Event], event: int) -> str:

@@ -96,7 +96,15 @@ def allocation_row(a: Allocation) -> tuple[object, ...]:
     first = (a.name, a.owner, a.strategy, uid_map, gid_map, *ids, a.since, a.event)
     passes = json.dumps([(kind, *extent_of(e)) for kind, e in a.passes]) if a.passes else "[]"
     policy = _policy_text(a.policy) if a.policy else ""
-    last = (int(a.in_files), a.published, passes, a.within, int(a.unpublished), policy, int(a.local))
+    last = (
+        int(a.in_files),
+        a.published,
+        passes,
+        a.within,
+        int(a.unpublished),
+        policy,
+        int(a.local),
+    )
     return (*first, owners, found, split, *last)
 
 
@@ -106,7 +114,23 @@ def allocations(rows: Iterable[Iterable[Any]]) -> Iterator[Allocation]:
     A name or an owner that would break out of its line in subuid is refused: it could add lines
     of its own to the file.
     """
-    kinds = (*(str,) * 5, MaybeInt, MaybeInt, str, int, str, str, str, int, str, str, str, int, str, int)
+    kinds = (
+        *(str,) * 5,
+        MaybeInt,
+        MaybeInt,
+        str,
+        int,
+        str,
+        str,
+        str,
+        int,
+        str,
+        str,
+        str,
+        int,
+        str,
+        int,
+    )
     for row in typed(map(tuple, rows), *kinds):
         name, owner, strategy, uids, gids, start, count, since, event, *more = row
         owners, lines, split, in_files, published, shown, within, unpublished, policy, local = more

@@ -18,7 +18,7 @@ from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from usernsplan.ids import IdSet
     from usernsplan.model import HistoryEntry
@@ -86,9 +86,10 @@ _NAME_OF_MOUNT = 2
 _ENTRY = "SELECT number, at, actor, command, changed FROM event"
 
 
-class _Table(NamedTuple):
-    """A table of the state: its values, their rows, and how many first columns are the key."""
+class Table(NamedTuple):
+    """A table of the state: its name, its values, their rows, and how many first columns are the key."""
 
+    name: str
     values: Callable[[LedgerState], tuple[Any, ...]]
     row: Callable[[Any], tuple[object, ...]]
     key: int
@@ -96,36 +97,41 @@ class _Table(NamedTuple):
     insert: str
 
 
-_TABLES = (
-    _Table(
+TABLES = (
+    Table(
+        "allocation",
         attrgetter("allocations"),
         codec.allocation_row,
         key=1,
         delete="DELETE FROM allocation WHERE name = ?",
         insert="INSERT INTO allocation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     ),
-    _Table(
+    Table(
+        "quarantine",
         attrgetter("quarantined"),
         codec.quarantined_row,
         key=3,
         delete="DELETE FROM quarantine WHERE name = ? AND held_start = ? AND held_count = ?",
         insert="INSERT INTO quarantine VALUES (?, ?, ?, ?, ?, ?)",
     ),
-    _Table(
+    Table(
+        "volume",
         attrgetter("volumes"),
         codec.volume_row,
         key=1,
         delete="DELETE FROM volume WHERE path = ?",
         insert="INSERT INTO volume VALUES (?, ?, ?, ?, ?, ?, ?)",
     ),
-    _Table(
+    Table(
+        "mount",
         attrgetter("mounts"),
         codec.mount_row,
         key=1,
         delete="DELETE FROM mount WHERE at = ?",
         insert="INSERT INTO mount VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     ),
-    _Table(
+    Table(
+        "reservation",
         attrgetter("reservations"),
         codec.reservation_row,
         key=1,
@@ -206,7 +212,7 @@ def entries(db: sqlite3.Connection, numbers: Collection[int] | None) -> tuple[Hi
 
 def store(db: sqlite3.Connection, before: LedgerState, after: LedgerState) -> None:
     """Bring the tables from one state to the next. They already hold what both states share."""
-    for table in _TABLES:
+    for table in TABLES:
         old, new = table.values(before), table.values(after)
         # By identity, because fold keeps the values that an event does not change: to compare
         # 10,000 of them takes longer than to write the few that differ.
@@ -215,6 +221,27 @@ def store(db: sqlite3.Connection, before: LedgerState, after: LedgerState) -> No
 
         db.executemany(table.delete, gone)
         db.executemany(table.insert, [table.row(value) for value in new if id(value) not in had])
+
+
+def since(db: sqlite3.Connection, last: int) -> list[tuple[Any, ...]]:
+    """The rows of the events after the one of this number, as ``append`` writes them."""
+    return db.execute(
+        "SELECT number, at, actor, command, changed, change FROM event WHERE number > ? "
+        "ORDER BY number",
+        (last,),
+    ).fetchall()
+
+
+def restore(
+    db: sqlite3.Connection,
+    content: Iterable[tuple[str, Sequence[Any]]],
+    events: Iterable[Sequence[Any]],
+) -> None:
+    """Fill the tables of a new ledger with rows of tables, by name, and of events."""
+    inserts = {table.name: table.insert for table in TABLES}
+    for name, row in content:
+        db.execute(inserts[name], row)
+    db.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?)", events)
 
 
 def append(db: sqlite3.Connection, entry: HistoryEntry, change: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import LedgerError
 from usernsplan.holdings import records_of_range
@@ -16,7 +16,7 @@ from usernsplan.model import Event, LedgerChange, LedgerState
 from usernsplan.values import replace
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from usernsplan.ids import IdSet
     from usernsplan.layout import Layout
@@ -121,6 +121,36 @@ class SqliteLedger:
 
         self._known = None
         return self._file.renew(create, entry.at)
+
+    def deciding(self) -> LedgerState:
+        """The state, which is all that a decision needs on a host of its own."""
+        return self.state()
+
+    def agree(self) -> tuple[str, ...]:
+        """Nothing: there is no other place."""
+        return ()
+
+    def stamp(self) -> tuple[int, str]:
+        """The number and the moment of the last event; 0 and "" without one."""
+        with self._reading() as db:
+            return schema.stamp(db) if db else (0, "")
+
+    def since(self, last: int) -> list[tuple[Any, ...]]:
+        """The rows of the events after the one of this number, for another ledger."""
+        with self._reading() as db:
+            return schema.since(db, last) if db else []
+
+    def restore(
+        self, content: Iterable[tuple[str, Sequence[Any]]], events: Sequence[Sequence[Any]]
+    ) -> None:
+        """Replace the file with one that another ledger has kept: rows of tables, and of events."""
+
+        def create(db: sqlite3.Connection) -> None:
+            schema.create(db)
+            schema.restore(db, content, events)
+
+        self._known = None
+        self._file.renew(create, events[-1][1] if events else "")
 
     def salvage(self) -> LedgerState:
         """The quarantined and reserved ranges that a damaged ledger still shows. Writes nothing."""

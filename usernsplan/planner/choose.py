@@ -6,6 +6,7 @@ Pure. It only reads the lines of subuid and subgid and grants nothing.
 from __future__ import annotations
 
 from bisect import bisect_left
+from contextlib import suppress
 from functools import cache, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from usernsplan.errors import (
     concerning,
 )
 from usernsplan.holdings import has_lines
-from usernsplan.ids import IdRange, IdSet
+from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 from usernsplan.model import Allocation
 from usernsplan.planner import outer, returning, slices
 from usernsplan.planner.directory import with_holders
@@ -180,6 +181,7 @@ def _made(now: _Situation, one: Wanted, base: int | None) -> Allocation:
         extra_owners=one.extra_owners,
         in_files=one.in_files,
         passes=one.passes,
+        local=one.local,
     )
     return now.lines.in_pieces(made)
 
@@ -268,12 +270,40 @@ def _taken(now: _Situation, group: Sequence[Wanted], need: Need, held: IdSet) ->
     """The bases of a group that needs the same. Raises PoolExhaustedError, with the reason."""
     of_pool = (now.state, group[0].strategy, group[0].pool)
     try:
-        return take(pool_of(*of_pool), now.taken.ids | held, need, len(group))
+        return _near(now, pool_of(*of_pool), now.taken.ids | held, need, len(group))
     except PoolExhaustedError as error:
         others = now.taken.where(lambda claim: claim.source != "absent").ids | held
         # This raises the error of a full pool, unless the pool has room where every id exists.
         bases = take(whole_pool(*of_pool), others, need, len(group))
         raise outer.no_room(now.state, bases, need) from error
+
+
+def _near(now: _Situation, pool: IdSet, taken: IdSet, need: Need, wanted: int) -> list[int]:
+    """The bases; in a fleet, each host begins to look at a place of its own.
+
+    Otherwise all hosts that allocate at the same time would want the same ids, and all but one fail.
+    """
+    fleet = now.state.ledger.fleet
+    begin = first_of_host(pool, fleet.number) if fleet else 0
+    if begin:
+        with suppress(PoolExhaustedError):
+            return take(pool & IdSet((IdRange(begin, ID_LIMIT - begin),)), taken, need, wanted)
+    return take(pool, taken, need, wanted)
+
+
+def first_of_host(pool: IdSet, number: int) -> int:
+    """Where in a pool the host of this number, from 1 on, begins to look; 0 for an empty pool.
+
+    The first begins at the start, the second in the middle, the next two at the quarters, and so on.
+    """
+    spans = list(pool)
+    if not spans:
+        return 0
+    part, step, rest = 0.0, 0.5, number - 1
+    while rest:
+        part, step, rest = part + step * (rest & 1), step / 2, rest >> 1
+    start, stop = spans[0].start, spans[-1].stop
+    return start + int((stop - start) * part) // SLOT * SLOT
 
 
 def _check_starts(
@@ -345,8 +375,8 @@ def _check_start(
     now.lines.refuse_other_lines(made)
 
     # Existing lines are adopted wherever they are, and containers may be running in them. A former
-    # range was valid when it was given out.
-    if _is_adopted(now, made) or is_back:
+    # range was valid when it was given out. The range of a name of the fleet is what it is.
+    if _is_adopted(now, made) or is_back or one.is_of_fleet:
         return
 
     pool = pool_of_one(one.strategy, one.pool)

@@ -23,6 +23,7 @@ from usernsplan.model import DEFAULT_NAME, ROOT, ContainerOptions, Finding, Pool
 from usernsplan.planner import slices
 from usernsplan.planner.daemon import not_here
 from usernsplan.planner.dockerroot import dockerroot_of, first_free
+from usernsplan.planner.in_fleet import as_in_fleet
 from usernsplan.planner.names import (
     check_name,
     check_owner,
@@ -76,7 +77,8 @@ class Wanted:
     ids. ``extra_owners`` get the same lines; owners that have them already are not included.
     ``in_files`` is False if only the ledger has it. ``publish`` is where the request publishes it.
     ``within`` is the owner of whose lines it is a slice, and ``map`` the map that such a slice is
-    to have; None: the strategy makes it.
+    to have; None: the strategy makes it. ``local``: in a fleet, it is this host's alone.
+    ``is_of_fleet``: other hosts have the name, and so ``start`` is theirs.
     """
 
     name: str
@@ -90,6 +92,8 @@ class Wanted:
     publish: Published | None = None
     within: str = ""
     map: Mapping | None = None
+    local: bool = False
+    is_of_fleet: bool = False
 
     @property
     def passes(self) -> tuple[Pass, ...]:
@@ -144,13 +148,16 @@ def resolve(state: HostState, request: AllocateRequest) -> Resolved:
     options = _with_passes(state, options, existing)
     former = former_owners(state)
     containers = tuple(
-        _container(
-            request,
-            engines,
-            name,
-            one,
-            existing.get(name),
-            usual=former.get(name) or owner_of(name),
+        as_in_fleet(
+            state,
+            _container(
+                request,
+                engines,
+                name,
+                one,
+                existing.get(name),
+                usual=former.get(name) or owner_of(name),
+            ),
         )
         for name, one in options.items()
     )
@@ -417,6 +424,7 @@ def _container(  # noqa: PLR0913 - the request, and what the host has of one nam
         publish=options.publish or request.publish,
         within=options.within,
         map=slices.map_of(options),
+        local=request.local,
     )
 
 
@@ -698,6 +706,8 @@ def _pool(
         pool=request.pool if request.engines is not None else None,
         known=existing,
         publish=said.publish or request.publish,
+        # Each host gives the ids of its pool to containers of its own.
+        local=True,
     )
 
 

@@ -63,6 +63,7 @@ def _ranked(claim: Claim, layout: Layout) -> tuple[int, str]:
         "pass": (6, f"passed through to a container in {ledger}"),
         "dockerroot": (6, f"container root (DOCKERROOT) of an allocation in {ledger}"),
         "reservation": (7, f"reserved in {ledger}: {claim.holder}"),
+        "fleet": (5, f"another host's in the fleet ({layout.inline('whois --fleet ID')} names it)"),
         "quarantine": (8, f"quarantined, because files may still carry it ({forget} frees it)"),
     }
     if claim.source == "subid":

@@ -1,0 +1,350 @@
+"""The ledger of a host in a fleet: its own file, and the server that all hosts share.
+
+The file is the truth about this host. The server is the truth about who may have which ids, so a run
+asks it first. The order of the steps makes every crash and every lost answer repairable:
+
+    begin      the server notes the intent and claims the ids; then the file notes the intent
+    complete   the file notes the event; then the server is told
+
+So a claim is there before a line is, and it goes after the line is gone. What the server has not
+heard yet, the next run of this host tells it (``agree``), and where the file is lost or was restored
+from a backup, ``agree`` brings back what the server has.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from usernsplan.errors import DamagedLedgerError, LedgerError, UsernsplanError
+from usernsplan.escape import line
+from usernsplan.ids import IdRange, IdSet
+from usernsplan.ledger import codec, member, schema
+from usernsplan.ledger.exclusive import Hold, changed, holds
+from usernsplan.ledger.fold import fold
+from usernsplan.ledger.postgres import Server, arrays, shown
+from usernsplan.model import Event, Fleet, Known, LedgerState, Wish
+from usernsplan.values import NamedTuple, replace
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from usernsplan.layout import Layout
+    from usernsplan.ledger.member import Member
+    from usernsplan.ledger.sqlite import SqliteLedger
+    from usernsplan.model import HistoryEntry, Intent, LedgerChange, Record
+
+_WIDTH_OF_HOLD = len(Hold._fields)
+
+
+class _View(NamedTuple):
+    """What the server has of this host: its number, its last event, and the number of a pending run."""
+
+    number: int
+    event: int
+    stamp: str
+    intended: int | None
+    wishes: int
+
+
+class FleetLedger:
+    """The Ledger of a host in a fleet. ``asked`` are the names that a request is about."""
+
+    def __init__(
+        self, layout: Layout, local: SqliteLedger, who: Member, asked: Collection[str] = ()
+    ) -> None:
+        self._layout, self._local, self._asked = layout, local, list(asked)
+        self.member = who
+        self.server = Server(who.url)
+        self.place = local.place
+
+    def exists(self) -> bool:
+        """Tell whether the host has a ledger of its own, readable or not."""
+        return self._local.exists()
+
+    def state(self) -> LedgerState:
+        """What this host has; the server is not asked."""
+        return self._local.state()
+
+    def deciding(self) -> LedgerState:
+        """What this host has, and what others have: raises LedgerUnreachableError without the server."""
+        view = self._view()
+        found = self._local.state()
+        # A run has to bring both to one state before it decides: see agree.
+        is_behind = view.event != found.number or view.intended is not None
+        return replace(found, interrupted=found.interrupted or is_behind, fleet=self._fleet(view))
+
+    def about(self, ids: IdSet) -> LedgerState:
+        """The part of this host's state that concerns these host ids."""
+        return self._local.about(ids)
+
+    def published(self) -> tuple[Record, ...]:
+        """The records that publish ranges of this host."""
+        return self._local.published()
+
+    def history(self, numbers: Collection[int] | None = None) -> tuple[HistoryEntry, ...]:
+        """The events of this host for people."""
+        return self._local.history(numbers)
+
+    def events(self) -> tuple[Event, ...]:
+        """The events of this host with their changes."""
+        return self._local.events()
+
+    def renames(self) -> tuple[Event, ...]:
+        """The events of this host that gave an allocation another name."""
+        return self._local.renames()
+
+    def pending(self) -> Intent | None:
+        """The intent of an interrupted run, whichever of the two places has it."""
+        return self._local.pending() or self._elsewhere()
+
+    def agree(self) -> tuple[str, ...]:
+        """Bring both places to one state, under the locks; returns what was done, for messages.
+
+        Raises LedgerError if another machine uses the name of this host, MeanwhileTakenError if others
+        have ids that this host has, and LedgerUnreachableError.
+        """
+        view = self._view()
+        number, stamp = self._local.stamp()
+        notes: tuple[str, ...] = ()
+        if view.event > number:
+            self._bring_back()
+            notes = (
+                f"{self.place} had {number} events; it has all {view.event} of the fleet's ledger again",
+            )
+        elif view.event == number and view.stamp != _stamp(number, stamp):
+            raise self._other_machine()
+        elif view.event < number:
+            self._tell_all(view.event)
+            notes = (
+                f"the fleet's ledger had {view.event} events of this host; it has all {number} now",
+            )
+        if view.intended is not None and view.intended <= self._local.stamp()[0]:
+            self.server.rows("SELECT usernsplan.drop_run(%s, %s)", self.member.host, view.intended)
+        member.agreed(self._layout)
+        return notes
+
+    def begin(self, intent: Intent) -> None:
+        """Claim the ids and note the intent, first on the server, then in the file.
+
+        Raises MeanwhileTakenError if another host was faster.
+        """
+        before = self._local.state()
+        number = before.number + 1
+        try:
+            after = fold(before, Event(number, "", intent.ledger))
+        except ValueError as error:
+            raise DamagedLedgerError(f"{self.place}: {error}") from error
+        self.server.rows(
+            "SELECT usernsplan.begin_run(%s, %s, %s, %s, %s, %s, "
+            "%s::text[], %s::boolean[], %s::text[], %s::bigint[], %s::bigint[], %s::text[])",
+            self.member.host,
+            number,
+            *codec.intent_row(intent),
+            *arrays(changed(before, after), _WIDTH_OF_HOLD),
+        )
+        try:
+            self._local.begin(intent)
+        except BaseException:
+            self._drop(number)
+            raise
+
+    def complete(self, entry: HistoryEntry) -> None:
+        """Note the event in the file, then tell the server."""
+        self._end(entry, put_back=False)
+
+    def put_back(self, entry: HistoryEntry) -> None:
+        """Note in the file that nothing changed, then tell the server."""
+        self._end(entry, put_back=True)
+
+    def salvage(self) -> LedgerState:
+        """The quarantined and reserved ranges that a damaged file still shows."""
+        return self._local.salvage()
+
+    def rebuild(self, change: LedgerChange, entry: HistoryEntry) -> str | None:  # noqa: ARG002
+        """Refused: the server has what the file had, and ``agree`` brings it back."""
+        raise LedgerError(
+            f"this host is in the fleet of {shown(self.member.url)}, whose ledger has its state",
+            hint=f"{self._layout.inline('sync')} brings it back",
+        )
+
+    def join(self) -> None:
+        """Give the fleet's ledger all that this host has: for a host that it has nothing of."""
+        self._tell_all(self._view().event)
+
+    def clashes(self) -> list[tuple[str, str, int, int, str, str]]:
+        """What stands in the way of this host's ids: (name, kind, start, stop, whose, on which hosts)."""
+        found = [hold[:-1] for hold in dict.fromkeys(holds(self._local.state()))]
+        return self.server.rows(
+            "SELECT * FROM usernsplan.clashes(%s, "
+            "%s::text[], %s::boolean[], %s::text[], %s::bigint[], %s::bigint[])",
+            self.member.number,
+            *arrays(found, _WIDTH_OF_HOLD - 1),
+        )
+
+    def _end(self, entry: HistoryEntry, *, put_back: bool) -> None:
+        if self._local.pending() is None and (intent := self._elsewhere()):
+            self._local.begin(intent)
+        before = self._local.state()
+        end = self._local.put_back if put_back else self._local.complete
+        end(entry)
+        after = self._local.state()
+        self._tell(before.number, changed(before, after), _rows_changed(before, after))
+        member.agreed(self._layout)
+
+    def _elsewhere(self) -> Intent | None:
+        """The intent that only the server has: this host was killed, or lost its file, after that."""
+        last = self._local.stamp()[0]
+        found = self.server.rows("SELECT * FROM usernsplan.pending(%s)", self.member.host)
+        return next((codec.intent(row) for number, *row in found if number > last), None)
+
+    def _view(self) -> _View:
+        [row] = self.server.rows("SELECT * FROM usernsplan.look(%s)", self.member.host)
+        return _View(*row)
+
+    def _fleet(self, view: _View) -> Fleet:
+        """What others have, as far as it can stand in the way of a decision here."""
+        taken = self.server.rows(
+            "SELECT kind, ids FROM usernsplan.taken(%s, %s::text[])", self.member.host, self._asked
+        )
+        return Fleet(
+            self.member.host,
+            view.number,
+            shown(self.member.url),
+            tuple(
+                (kind, IdSet(IdRange(r.lower, r.upper - r.lower) for r in ids))
+                for kind, ids in taken
+            ),
+            tuple(self._known()),
+            tuple(self._wishes()) if view.wishes else (),
+        )
+
+    def _known(self) -> Iterable[Known]:
+        if not self._asked:
+            return []
+        rows = self.server.rows("SELECT * FROM usernsplan.named(%s::text[])", self._asked)
+        return [
+            Known(name, kind, start, stop, tuple(held), tuple(quarantined))
+            for name, kind, start, stop, held, quarantined in rows
+        ]
+
+    def _wishes(self) -> Iterable[Wish]:
+        rows = self.server.rows(
+            "SELECT w.name, w.strategy, w.options, w.start, w.role, "
+            "to_char(w.at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') "
+            "FROM usernsplan.wish w WHERE w.host = %s AND w.refused = '' ORDER BY w.name",
+            self.member.number,
+        )
+        return [
+            Wish(name, strategy, tuple(sorted(json.loads(options).items())), start, role, at)
+            for name, strategy, options, start, role, at in rows
+        ]
+
+    def _tell(
+        self,
+        last: int,
+        new: Iterable[Hold],
+        rows: Sequence[tuple[str, str, str | None]],
+        *,
+        is_whole: bool = False,
+    ) -> None:
+        """Tell the server the events after ``last``, and what they changed."""
+        events = self._local.since(last)
+        number, stamp = self._local.stamp()
+        self.server.rows(
+            "SELECT usernsplan.tell(%s, %s, %s, %s, %s::text[], %s::text[], %s::text[], %s::text[], "
+            "%s::text[], %s, %s::text[], %s::boolean[], %s::text[], %s::bigint[], %s::bigint[], "
+            "%s::text[], %s::text[], %s::text[], %s::text[])",
+            self.member.host,
+            _version(),
+            last + 1,
+            _stamp(number, stamp),
+            *arrays([row[1:] for row in events], 5),
+            is_whole,
+            *arrays(list(dict.fromkeys(new)), _WIDTH_OF_HOLD),
+            *arrays(rows, 3),
+        )
+
+    def _tell_all(self, last: int) -> None:
+        """Tell the server everything that the file has; its events from ``last`` on are new there."""
+        state = self._local.state()
+        self._tell(last, holds(state), list(_rows(state)), is_whole=True)
+
+    def _bring_back(self) -> None:
+        """Make the file again from what the server has of this host."""
+        content = self.server.rows(
+            "SELECT what, value FROM usernsplan.content WHERE host = %s", self.member.number
+        )
+        events = self.server.rows(
+            "SELECT number, at, actor, command, changed, change FROM usernsplan.event "
+            "WHERE host = %s ORDER BY number",
+            self.member.number,
+        )
+        self._local.restore([(what, _unpacked(value)) for what, value in content], events)
+
+    def _drop(self, number: int) -> None:
+        """Take a run back that could not begin; if that fails, the next run of this host does it."""
+        try:
+            self.server.rows("SELECT usernsplan.drop_run(%s, %s)", self.member.host, number)
+        except UsernsplanError:
+            return
+
+    def _other_machine(self) -> LedgerError:
+        return LedgerError(
+            f"{shown(self.member.url)} has other events of {line(self.member.host)} than this host: "
+            "another machine uses its name",
+            hint="give one of them another name: usernsplan ledger leave, then ledger join --name NAME",
+        )
+
+
+def _version() -> str:
+    from importlib import metadata  # noqa: PLC0415 - only in a fleet
+
+    return metadata.version("usernsplan")
+
+
+def _stamp(number: int, at: str) -> str:
+    return f"{number} {at}"
+
+
+def _rows(state: LedgerState) -> Iterable[tuple[str, str, str]]:
+    """The rows of a state's tables, packed: which table, the key, the row."""
+    for table in schema.TABLES:
+        for value in table.values(state):
+            row = table.row(value)
+            yield (
+                table.name,
+                _packed(row[: table.key]) if table.key > 1 else _key(row[0]),
+                _packed(row),
+            )
+
+
+def _rows_changed(before: LedgerState, after: LedgerState) -> list[tuple[str, str, str | None]]:
+    """The rows that an event changed; None for those that are gone."""
+    found: dict[tuple[str, str], str | None] = {}
+    for table in schema.TABLES:
+        old, new = table.values(before), table.values(after)
+        had, has = {*map(id, old)}, {*map(id, new)}
+        for value, row in ((v, table.row(v)) for v in old if id(v) not in has):
+            del value
+            found[table.name, _packed(row[: table.key]) if table.key > 1 else _key(row[0])] = None
+        for value in new:
+            if id(value) not in had:
+                row = table.row(value)
+                key = _packed(row[: table.key]) if table.key > 1 else _key(row[0])
+                found[table.name, key] = _packed(row)
+    return [(what, key, value) for (what, key), value in found.items()]
+
+
+def _key(value: object) -> str:
+    """A key of one column: a name as it is, so that the server finds it; a path as JSON."""
+    return value if isinstance(value, str) else _packed((value,))
+
+
+def _packed(row: Iterable[object]) -> str:
+    """A row of a table as JSON; bytes, which are paths, as an object with their hex digits."""
+    return json.dumps([{"hex": v.hex()} if isinstance(v, bytes) else v for v in row])
+
+
+def _unpacked(text: str) -> list[object]:
+    return [bytes.fromhex(v["hex"]) if isinstance(v, dict) else v for v in json.loads(text)]

@@ -1,0 +1,432 @@
+-- The ledger of a fleet, version 1: who has which ids on which host.
+--
+-- A host's own ledger is the truth about that host. Here are its claims, so that no two hosts give out the
+-- same ids, a copy of what its ledger has, and what operators ask of it. Only the functions below write; they
+-- run as the owner of the schema and check who calls. Errors of ours have a state of the class UP: see
+-- ledger/postgres.py.
+
+CREATE EXTENSION IF NOT EXISTS btree_gist;
+CREATE SCHEMA usernsplan;
+SET LOCAL search_path = usernsplan, public;
+
+CREATE TABLE meta (is_one boolean PRIMARY KEY DEFAULT true CHECK (is_one), version int NOT NULL);
+INSERT INTO meta (version) VALUES (1);
+
+-- role: the only one that may write for the host. machine: its machine-id. event: the number of the last event
+-- of the host's ledger that is here. published: when the host last said which ids it has of its own.
+CREATE TABLE host (
+    number int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name text NOT NULL UNIQUE,
+    role name NOT NULL,
+    machine text NOT NULL,
+    version text NOT NULL,
+    event bigint NOT NULL DEFAULT 0,
+    stamp text NOT NULL DEFAULT '',
+    joined timestamptz NOT NULL DEFAULT now(),
+    seen timestamptz NOT NULL DEFAULT now(),
+    published timestamptz
+);
+
+-- hosts: one host for a --local name, and all of them for any other. That two claims overlap is impossible.
+CREATE TABLE claim (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name text NOT NULL,
+    hosts int4range NOT NULL CHECK (NOT isempty(hosts)),
+    kind text NOT NULL CHECK (kind IN ('uid', 'gid')),
+    ids int8range NOT NULL CHECK (
+        NOT isempty(ids) AND lower(ids) >= 0 AND upper(ids) <= 4294967295
+    ),
+    CONSTRAINT no_overlap EXCLUDE USING gist (hosts WITH &&, kind WITH =, ids WITH &&)
+);
+CREATE INDEX claim_name ON claim (name);
+
+-- Which hosts have a claim, and as what. A claim that no host has is deleted.
+-- intended: a run is at work. wanted: an operator asks the host to take it. leaving: a run that is at work gives
+-- it up, so that nobody may join in.
+CREATE TABLE hold (
+    claim bigint NOT NULL REFERENCES claim,
+    host int NOT NULL REFERENCES host,
+    state text NOT NULL CHECK (state IN ('intended', 'held', 'quarantined', 'reserved', 'wanted')),
+    leaving boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (claim, host)
+);
+CREATE INDEX hold_host ON hold (host, claim);
+-- A host may have 20,000 holds, of which a run changes two.
+CREATE INDEX hold_intended ON hold (host) WHERE state = 'intended';
+CREATE INDEX hold_leaving ON hold (host) WHERE leaving;
+
+-- The events of each host's ledger. Nothing changes or deletes a row.
+CREATE TABLE event (
+    host int NOT NULL REFERENCES host,
+    number bigint NOT NULL,
+    at text NOT NULL,
+    actor text NOT NULL,
+    command text NOT NULL,
+    changed text NOT NULL,
+    change text NOT NULL,
+    role name NOT NULL DEFAULT session_user,
+    PRIMARY KEY (host, number)
+);
+
+-- The run that a host has begun: the rows of its ledger, files included.
+CREATE TABLE intent (
+    host int PRIMARY KEY REFERENCES host,
+    number bigint NOT NULL,
+    command text NOT NULL,
+    actor text NOT NULL,
+    change text NOT NULL,
+    files text NOT NULL
+);
+
+-- The state of each host's ledger: its tables' rows, as JSON of the codec.
+CREATE TABLE content (
+    host int NOT NULL REFERENCES host,
+    what text NOT NULL,
+    key text NOT NULL,
+    value text NOT NULL,
+    PRIMARY KEY (host, what, key)
+);
+CREATE INDEX content_key ON content (what, key);
+
+-- The ids that a host has of its own: accounts, lines, machines. They are checked, and may overlap.
+CREATE TABLE own (
+    host int NOT NULL REFERENCES host,
+    kind text NOT NULL,
+    ids int8range NOT NULL,
+    source text NOT NULL,
+    holder text NOT NULL
+);
+CREATE INDEX own_host ON own (host);
+
+-- What operators ask of a host: to allocate a name, or to release it (strategy is ''). options: those of the
+-- strategy, as JSON. start: the first host id. refused: why the host did not do it.
+CREATE TABLE wish (
+    host int NOT NULL REFERENCES host,
+    name text NOT NULL,
+    strategy text NOT NULL,
+    options text NOT NULL DEFAULT '{}',
+    start bigint,
+    at timestamptz NOT NULL DEFAULT now(),
+    role name NOT NULL DEFAULT session_user,
+    refused text NOT NULL DEFAULT '',
+    PRIMARY KEY (host, name)
+);
+
+-- Who works, or worked last, on a volume that several hosts can reach. token grows with each lease.
+CREATE TABLE lease (
+    volume text PRIMARY KEY,
+    host int NOT NULL REFERENCES host,
+    path text NOT NULL,
+    container text NOT NULL,
+    run text NOT NULL,
+    token bigint NOT NULL DEFAULT 1,
+    since timestamptz NOT NULL DEFAULT now(),
+    ended timestamptz
+);
+
+CREATE FUNCTION is_operator() RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT pg_has_role(session_user, 'usernsplan_operator', 'MEMBER')
+$$;
+
+-- The number of a host that the caller may write for. UP002: it has not joined. 42501: it is another's.
+CREATE FUNCTION mine(wanted text) RETURNS int LANGUAGE plpgsql STABLE AS $$
+DECLARE found host;
+BEGIN
+    SELECT * INTO found FROM usernsplan.host WHERE name = wanted;
+    IF found IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'UP002', MESSAGE = format('no host %s', wanted);
+    END IF;
+    IF found.role <> session_user THEN
+        RAISE EXCEPTION USING ERRCODE = '42501',
+            MESSAGE = format('the host %s belongs to the role %s, not to %s', wanted, found.role, session_user);
+    END IF;
+    RETURN found.number;
+END $$;
+
+-- One writer of claims at a time: the constraint proves, the lock only spares retries.
+CREATE FUNCTION alone() RETURNS void LANGUAGE sql AS $$ SELECT pg_advisory_xact_lock(7305093, 1) $$;
+
+CREATE FUNCTION join_host(wanted text, of_machine text, of_version text) RETURNS int
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+DECLARE found host;
+BEGIN
+    PERFORM alone();
+    SELECT * INTO found FROM host WHERE name = wanted;
+    IF found.number IS NULL THEN
+        INSERT INTO host (name, role, machine, version) VALUES (wanted, session_user, of_machine, of_version)
+            RETURNING * INTO found;
+    ELSIF found.role <> session_user OR found.machine <> of_machine THEN
+        RAISE EXCEPTION USING ERRCODE = 'UP005', MESSAGE =
+            format('another machine has joined as %s, with the role %s', wanted, found.role);
+    END IF;
+    RETURN found.number;
+END $$;
+
+-- Which claims stand in the way: (name, kind, first, stop, who), for holds that a host would have.
+CREATE FUNCTION clashes(n int, names text[], locals boolean[], kinds text[], starts bigint[], stops bigint[])
+RETURNS TABLE (name text, kind text, start bigint, stop bigint, other text, hosts text)
+LANGUAGE sql STABLE AS $$
+    SELECT a.name, a.kind, greatest(a.start, lower(c.ids)), least(a.stop, upper(c.ids)), c.name,
+        (SELECT coalesce(string_agg(DISTINCT o.name, ', '), '')
+            FROM usernsplan.hold h JOIN usernsplan.host o ON o.number = h.host WHERE h.claim = c.id)
+    FROM unnest(names, locals, kinds, starts, stops) AS a(name, is_local, kind, start, stop)
+    JOIN usernsplan.claim c ON c.kind = a.kind AND c.ids && int8range(a.start, a.stop)
+        AND c.hosts && CASE WHEN a.is_local THEN int4range(n, n + 1) ELSE int4range(NULL, NULL) END
+    WHERE NOT (c.name = a.name AND c.ids = int8range(a.start, a.stop)
+        AND c.hosts = CASE WHEN a.is_local THEN int4range(n, n + 1) ELSE int4range(NULL, NULL) END)
+    UNION
+    -- A name of the whole fleet has the same ids everywhere.
+    SELECT c.name, c.kind, lower(c.ids), upper(c.ids), c.name, string_agg(DISTINCT o.name, ', ')
+    FROM usernsplan.claim c
+    JOIN usernsplan.hold h ON h.claim = c.id AND h.host <> n AND h.state IN ('held', 'intended', 'wanted')
+    JOIN usernsplan.host o ON o.number = h.host
+    WHERE upper_inf(c.hosts)
+        AND c.name IN (SELECT u.name FROM unnest(names, locals) AS u(name, is_local) WHERE NOT u.is_local)
+        AND NOT EXISTS (
+            SELECT FROM unnest(names, kinds, starts, stops) AS a(name, kind, start, stop)
+            WHERE a.name = c.name AND a.kind = c.kind AND int8range(a.start, a.stop) = c.ids)
+        AND NOT EXISTS (SELECT FROM usernsplan.hold m WHERE m.claim = c.id AND m.host = n AND NOT m.leaving)
+    GROUP BY c.id, c.name, c.kind, c.ids
+    ORDER BY 1, 2, 3
+$$;
+
+-- Give a host these holds. UP001: somebody else has some of these ids; DETAIL says who.
+CREATE FUNCTION take(n int, names text[], locals boolean[], kinds text[], starts bigint[], stops bigint[],
+    states text[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE clash record;
+BEGIN
+    IF EXISTS (
+        SELECT FROM unnest(names, kinds, starts, stops) AS a(name, kind, start, stop)
+        JOIN usernsplan.claim c ON c.name = a.name AND c.kind = a.kind AND c.ids = int8range(a.start, a.stop)
+        JOIN usernsplan.hold h ON h.claim = c.id AND h.host <> n AND h.leaving)
+    THEN
+        RAISE EXCEPTION USING ERRCODE = 'UP001', MESSAGE = 'another host is changing the same name';
+    END IF;
+    INSERT INTO usernsplan.claim (name, hosts, kind, ids)
+        SELECT DISTINCT a.name,
+            CASE WHEN a.is_local THEN int4range(n, n + 1) ELSE int4range(NULL, NULL) END,
+            a.kind, int8range(a.start, a.stop)
+        FROM unnest(names, locals, kinds, starts, stops) AS a(name, is_local, kind, start, stop)
+        WHERE NOT EXISTS (
+            SELECT FROM usernsplan.claim c WHERE c.name = a.name AND c.kind = a.kind
+            AND c.ids = int8range(a.start, a.stop)
+            AND c.hosts = CASE WHEN a.is_local THEN int4range(n, n + 1) ELSE int4range(NULL, NULL) END);
+    INSERT INTO usernsplan.hold (claim, host, state)
+        SELECT c.id, n, min(a.state)
+        FROM unnest(names, locals, kinds, starts, stops, states) AS a(name, is_local, kind, start, stop, state)
+        JOIN usernsplan.claim c ON c.name = a.name AND c.kind = a.kind AND c.ids = int8range(a.start, a.stop)
+            AND c.hosts = CASE WHEN a.is_local THEN int4range(n, n + 1) ELSE int4range(NULL, NULL) END
+        GROUP BY c.id
+        ON CONFLICT (claim, host) DO UPDATE SET state = excluded.state
+        WHERE excluded.state <> 'intended';
+EXCEPTION WHEN exclusion_violation THEN
+    SELECT * INTO clash FROM usernsplan.clashes(n, names, locals, kinds, starts, stops) LIMIT 1;
+    RAISE EXCEPTION USING ERRCODE = 'UP001',
+        MESSAGE = format('%s %s-%s of ''%s'' are those of ''%s'' on %s', clash.kind, clash.start,
+            clash.stop - 1, clash.name, clash.other, clash.hosts);
+END $$;
+
+-- Take holds from a host, and delete the claims that nobody has any more.
+CREATE FUNCTION drop_holds(n int, claims bigint[]) RETURNS void LANGUAGE sql AS $$
+    DELETE FROM usernsplan.hold WHERE host = n AND claim = ANY (claims);
+    DELETE FROM usernsplan.claim c WHERE c.id = ANY (claims)
+        AND NOT EXISTS (SELECT FROM usernsplan.hold h WHERE h.claim = c.id)
+$$;
+
+-- Changes of holds come as rows of arrays; a state of NULL gives a hold up.
+CREATE FUNCTION given_up(names text[], locals boolean[], kinds text[], starts bigint[], stops bigint[],
+    states text[]) RETURNS SETOF bigint LANGUAGE sql STABLE AS $$
+    SELECT c.id
+    FROM unnest(names, locals, kinds, starts, stops, states) AS a(name, is_local, kind, start, stop, state)
+    JOIN usernsplan.claim c ON a.name = c.name AND a.kind = c.kind AND c.ids = int8range(a.start, a.stop)
+        AND a.is_local <> upper_inf(c.hosts)
+    WHERE a.state IS NULL
+$$;
+
+CREATE FUNCTION added(INOUT names text[], INOUT locals boolean[], INOUT kinds text[], INOUT starts bigint[],
+    INOUT stops bigint[], INOUT states text[]) LANGUAGE sql STABLE AS $$
+    SELECT coalesce(array_agg(a.name), '{}'), coalesce(array_agg(a.is_local), '{}'),
+        coalesce(array_agg(a.kind), '{}'), coalesce(array_agg(a.start), '{}'), coalesce(array_agg(a.stop), '{}'),
+        coalesce(array_agg(a.state), '{}')
+    FROM unnest(names, locals, kinds, starts, stops, states) AS a(name, is_local, kind, start, stop, state)
+    WHERE a.state IS NOT NULL
+$$;
+
+-- What a run intended and what it gives up goes first: the ids may get another name, or be part of another range.
+CREATE FUNCTION change_holds(n int, names text[], locals boolean[], kinds text[], starts bigint[],
+    stops bigint[], states text[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE plus record;
+BEGIN
+    plus := usernsplan.added(names, locals, kinds, starts, stops, states);
+    PERFORM usernsplan.drop_holds(n, ARRAY(
+        SELECT usernsplan.given_up(names, locals, kinds, starts, stops, states)
+        UNION ALL SELECT h.claim FROM usernsplan.hold h WHERE h.host = n AND h.state = 'intended'));
+    IF cardinality(plus.names) > 0 THEN
+        PERFORM usernsplan.take(n, plus.names, plus.locals, plus.kinds, plus.starts, plus.stops, plus.states);
+    END IF;
+END $$;
+
+-- A run of a host begins: its intent, and the ids that it will have.
+-- UP003: the host's ledger has another number of events. 23505: a run is pending.
+CREATE FUNCTION begin_run(of_host text, next bigint, command text, actor text, change text, files text,
+    names text[], locals boolean[], kinds text[], starts bigint[], stops bigint[], states text[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+DECLARE n int := mine(of_host); last bigint; clash record;
+BEGIN
+    PERFORM alone();
+    SELECT h.event INTO last FROM host h WHERE h.number = n;
+    IF last <> next - 1 THEN
+        RAISE EXCEPTION USING ERRCODE = 'UP003', MESSAGE =
+            format('the ledger of the fleet has %s events of %s, and this host %s', last, of_host, next - 1);
+    END IF;
+    INSERT INTO intent VALUES (n, next, command, actor, change, files);
+    UPDATE hold h SET leaving = true FROM claim c, given_up(names, locals, kinds, starts, stops, states) g
+        WHERE h.host = n AND h.claim = c.id AND g = c.id;
+    FOR clash IN
+        SELECT c.* FROM added(names, locals, kinds, starts, stops, states) a,
+            clashes(n, a.names, a.locals, a.kinds, a.starts, a.stops) c WHERE c.name = c.other
+    LOOP
+        RAISE EXCEPTION USING ERRCODE = 'UP004', MESSAGE = format('in the fleet, ''%s'' has the %ss %s-%s, on %s',
+            clash.name, clash.kind, clash.start, clash.stop - 1, clash.hosts);
+    END LOOP;
+
+    -- Try what will be at the end, and go back: what the run gives up is still its own until then.
+    BEGIN
+        PERFORM change_holds(n, names, locals, kinds, starts, stops, states);
+        RAISE EXCEPTION USING ERRCODE = 'UP999';
+    -- Not UP000: a state that ends in 000 stands for its whole class.
+    EXCEPTION WHEN SQLSTATE 'UP999' THEN NULL;
+    END;
+    -- Until then, nobody else gets the ids that are new.
+    PERFORM take(n, array_agg(p.name), array_agg(p.is_local), array_agg(p.kind), array_agg(lower(p.ids)),
+            array_agg(upper(p.ids)), array_agg('intended'::text))
+        FROM (
+            SELECT a.name, a.is_local, a.kind, unnest(int8multirange(int8range(a.start, a.stop)) - coalesce((
+                SELECT range_agg(c.ids) FROM claim c JOIN hold h ON h.claim = c.id AND h.host = n
+                WHERE c.kind = a.kind AND c.ids && int8range(a.start, a.stop)), '{}')) AS ids
+            FROM unnest(names, locals, kinds, starts, stops, states)
+                AS a(name, is_local, kind, start, stop, state)
+            WHERE a.state IS NOT NULL) AS p
+        HAVING count(*) > 0;
+END $$;
+
+-- What a host's ledger did: its events, the holds that it has now (of all, if it says so; else those that
+-- changed), and the rows that changed. A value of NULL deletes a row. UP003, UP001: as above.
+CREATE FUNCTION tell(of_host text, of_version text, first bigint, of_stamp text, ats text[], actors text[],
+    commands text[], changeds text[], changes text[], is_whole boolean,
+    names text[], locals boolean[], kinds text[], starts bigint[], stops bigint[], states text[],
+    whats text[], keys text[], vals text[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+DECLARE n int := mine(of_host); last bigint; new_last bigint := first - 1 + cardinality(ats);
+BEGIN
+    PERFORM alone();
+    SELECT h.event INTO last FROM host h WHERE h.number = n;
+    IF first > last + 1 OR new_last < last OR (NOT is_whole AND first <> last + 1) THEN
+        RAISE EXCEPTION USING ERRCODE = 'UP003', MESSAGE =
+            format('the ledger of the fleet has %s events of %s, and this host %s', last, of_host, new_last);
+    END IF;
+    INSERT INTO event (host, number, at, actor, command, changed, change)
+        SELECT n, first - 1 + a.place, a.at, a.actor, a.command, a.changed, a.change
+        FROM unnest(ats, actors, commands, changeds, changes)
+            WITH ORDINALITY AS a(at, actor, command, changed, change, place)
+        WHERE first - 1 + a.place > last;
+
+    IF is_whole THEN
+        PERFORM drop_holds(n, coalesce((
+            SELECT array_agg(h.claim) FROM hold h JOIN claim c ON c.id = h.claim
+            WHERE h.host = n AND h.state <> 'wanted' AND NOT EXISTS (
+                SELECT FROM unnest(names, locals, kinds, starts, stops) AS a(name, is_local, kind, start, stop)
+                WHERE a.name = c.name AND a.kind = c.kind AND c.ids = int8range(a.start, a.stop)
+                AND a.is_local <> upper_inf(c.hosts))), '{}'));
+    END IF;
+    PERFORM change_holds(n, names, locals, kinds, starts, stops, states);
+    UPDATE hold h SET leaving = false WHERE h.host = n AND h.leaving;
+
+    DELETE FROM content c WHERE c.host = n AND (is_whole OR EXISTS (
+        SELECT FROM unnest(whats, keys, vals) AS a(what, key, val)
+        WHERE a.what = c.what AND a.key = c.key));
+    INSERT INTO content (host, what, key, value)
+        SELECT n, a.what, a.key, a.val FROM unnest(whats, keys, vals) AS a(what, key, val) WHERE a.val IS NOT NULL;
+    DELETE FROM intent i WHERE i.host = n AND i.number <= new_last;
+    UPDATE host h SET event = new_last, stamp = of_stamp, seen = now(), version = of_version WHERE h.number = n;
+END $$;
+
+-- A run that began, and whose host could not note it, is forgotten with what it intended.
+CREATE FUNCTION drop_run(of_host text, of_number bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+DECLARE n int := mine(of_host);
+BEGIN
+    PERFORM alone();
+    DELETE FROM intent i WHERE i.host = n AND i.number = of_number;
+    IF FOUND THEN
+        PERFORM drop_holds(n, coalesce((
+            SELECT array_agg(h.claim) FROM hold h WHERE h.host = n AND h.state = 'intended'), '{}'));
+        UPDATE hold h SET leaving = false WHERE h.host = n AND h.leaving;
+    END IF;
+END $$;
+
+-- A host leaves, with all that is here of it.
+CREATE FUNCTION leave(of_host text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+DECLARE n int := mine(of_host);
+BEGIN
+    PERFORM alone();
+    PERFORM drop_holds(n, coalesce((SELECT array_agg(h.claim) FROM hold h WHERE h.host = n), '{}'));
+    DELETE FROM content c WHERE c.host = n;
+    DELETE FROM own o WHERE o.host = n;
+    DELETE FROM wish w WHERE w.host = n;
+    DELETE FROM intent i WHERE i.host = n;
+    -- The events stay: who had which ids is a question that comes later.
+    UPDATE host h SET name = format('%s, left %s', h.name, h.number), role = '' WHERE h.number = n;
+END $$;
+
+-- What hosts see when they run: one row.
+CREATE FUNCTION look(of_host text)
+RETURNS TABLE (number int, event bigint, stamp text, intended bigint, wishes bigint)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+DECLARE n int := mine(of_host);
+BEGIN
+    RETURN QUERY SELECT h.number, h.event, h.stamp, i.number,
+            (SELECT count(*) FROM wish w WHERE w.host = n AND w.refused = '')
+        FROM host h LEFT JOIN intent i ON i.host = h.number WHERE h.number = n;
+END $$;
+
+-- The ids that others have and a host may not give out: (kind, ids), without those of the names it asks about.
+CREATE FUNCTION taken(of_host text, asked text[]) RETURNS TABLE (kind text, ids int8multirange)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+DECLARE n int := mine(of_host);
+BEGIN
+    RETURN QUERY SELECT c.kind, range_agg(c.ids) FROM claim c
+        WHERE c.hosts && int4range(n, n + 1)
+        AND NOT EXISTS (SELECT FROM hold h WHERE h.claim = c.id AND h.host = n)
+        AND NOT (c.name = ANY (asked) AND upper_inf(c.hosts))
+        GROUP BY c.kind;
+END $$;
+
+-- The ids of these names, where the whole fleet has them: which hosts have them, and which only quarantine them.
+CREATE FUNCTION named(asked text[])
+RETURNS TABLE (name text, kind text, start bigint, stop bigint, held text[], quarantined text[])
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+    SELECT c.name, c.kind, lower(c.ids), upper(c.ids),
+        coalesce(array_agg(o.name::text ORDER BY o.name) FILTER (WHERE h.state <> 'quarantined'), '{}'),
+        coalesce(array_agg(o.name::text ORDER BY o.name) FILTER (WHERE h.state = 'quarantined'), '{}')
+    FROM claim c JOIN hold h ON h.claim = c.id JOIN host o ON o.number = h.host
+    WHERE c.name = ANY (asked) AND upper_inf(c.hosts)
+    GROUP BY c.id ORDER BY c.name, c.kind, c.ids
+$$;
+
+-- The run that a host has begun, as its ledger has it. Nobody else sees the files in it.
+CREATE FUNCTION pending(of_host text)
+RETURNS TABLE (number bigint, command text, actor text, change text, files text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+DECLARE n int := mine(of_host);
+BEGIN
+    RETURN QUERY SELECT i.number, i.command, i.actor, i.change, i.files FROM intent i WHERE i.host = n;
+END $$;
+
+-- Who may do what. A host's role writes through the functions, for its own host alone.
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA usernsplan FROM PUBLIC;
+GRANT USAGE ON SCHEMA usernsplan TO usernsplan_host, usernsplan_operator;
+GRANT SELECT ON meta, host, claim, hold, event, content, own, wish, lease TO usernsplan_host, usernsplan_operator;
+GRANT EXECUTE ON FUNCTION is_operator, mine, join_host, begin_run, tell, drop_run, leave, look, taken, named,
+    pending, clashes TO usernsplan_host, usernsplan_operator;

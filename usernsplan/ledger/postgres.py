@@ -1,0 +1,230 @@
+"""Talk to the PostgreSQL server of a fleet: connect, call the functions of fleet.sql, and never hang.
+
+This module knows the server's functions and nothing of what they mean; fleet.py does. psycopg is
+imported for the first question, because a host without a fleet does not have it.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from usernsplan.errors import (
+    InvalidValueError,
+    LedgerError,
+    LedgerUnreachableError,
+    MeanwhileTakenError,
+    NotPermittedError,
+    RefusedError,
+)
+from usernsplan.escape import line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import psycopg
+
+VERSION = 1
+# Seconds. No answer may take longer: neither a lost network nor a stopped server answers with an error.
+PATIENCE = 10.0
+_CONNECT = 5
+# What libpq and the server do by themselves. The server cancels before we give up, so that nothing
+# of ours is left at work there.
+_SETTINGS: dict[str, Any] = {
+    "application_name": "usernsplan",
+    "connect_timeout": _CONNECT,
+    "tcp_user_timeout": int(PATIENCE * 1000),
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 2,
+    "options": "-c statement_timeout=8000 -c lock_timeout=6000 -c search_path=pg_catalog "
+    "-c idle_in_transaction_session_timeout=30000 -c client_min_messages=warning",
+}
+# SQLSTATEs that mean that the server cannot be had now: it stops, is a standby, or has no room for us.
+_AWAY = ("08", "57P", "53300", "25006", "25P03", "57014", "55P03")
+_NO_DRIVER = (
+    "the ledger of the fleet is on PostgreSQL, and psycopg is not installed: {reason}",
+    "python3 -m pip install 'usernsplan[postgresql]'",
+)
+
+
+class Server:
+    """The server at a libpq ``url``, which has no password. Every method raises errors of ours.
+
+    LedgerUnreachableError: it gave no answer in time. What was asked may still be done there.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._open: psycopg.Connection | None = None
+        self._unsafe = ""
+        self.url = checked(url)
+
+    def __del__(self) -> None:
+        """A command opens the ledger at many places; the connection ends with its user."""
+        self.close()
+
+    def rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """The rows of one statement, which is a transaction of its own."""
+        with self._explained(), self._in_time() as db:
+            # No prepared statements: a pooler between us and the server may not keep them.
+            found = db.execute(statement, values, prepare=False)
+            rows = found.fetchall() if found.description else []
+        if self._unsafe:
+            raise LedgerUnreachableError(self._unsafe, hint="run the same command again")
+        return rows
+
+    def script(self, statements: str) -> None:
+        """Several statements in one transaction."""
+        with self._explained(), self._in_time() as db, db.transaction():
+            db.execute(statements)
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    @contextmanager
+    def _in_time(self) -> Iterator[psycopg.Connection]:
+        """The connection; after PATIENCE its socket is shut down, which ends any wait for an answer."""
+        import socket  # noqa: PLC0415 - see the top
+        import threading  # noqa: PLC0415 - see the top
+
+        db = self._connected()
+        # A copy of its own: the number of a descriptor may soon be that of another file.
+        with socket.socket(fileno=os.dup(db.fileno())) as copy:
+
+            def shut() -> None:
+                with suppress(OSError):
+                    copy.shutdown(socket.SHUT_RDWR)
+
+            lost = threading.Timer(PATIENCE, shut)
+            lost.daemon = True
+            lost.start()
+            try:
+                yield db
+            finally:
+                lost.cancel()
+                lost.join()
+
+    def _connected(self) -> psycopg.Connection:
+        if self._open is not None and not self._open.closed:
+            return self._open
+        psycopg = _driver()
+        self._open = psycopg.connect(self.url, autocommit=True, **_SETTINGS)
+        self._open.add_notice_handler(self._noticed)
+        return self._open
+
+    def _noticed(self, notice: psycopg.errors.Diagnostic) -> None:
+        """A commit that no standby confirmed is not durable, although the server says it is done."""
+        if notice.sqlstate == "01000" and "replication" in (notice.message_primary or ""):
+            self._unsafe = f"{shown(self.url)}: {notice.message_primary}"
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        psycopg = _driver()
+        self._unsafe = ""
+        try:
+            yield
+        except psycopg.Error as error:
+            if self._open is not None and self._open.broken:
+                self.close()
+            raise self._ours(error) from error
+        except UnicodeError as error:
+            raise LedgerError(f"{shown(self.url)}: {error}") from error
+
+    def _ours(self, error: psycopg.Error) -> Exception:
+        state = error.sqlstate or ""
+        primary = error.diag.message_primary or " ".join(str(error).split())
+        text = f"{shown(self.url)}: {line(primary)}"
+        made = _OF_STATE.get(state)
+        if made:
+            return made(text)
+        psycopg = _driver()
+        is_lost = not state and isinstance(
+            error, (psycopg.OperationalError, psycopg.InterfaceError)
+        )
+        if is_lost or state.startswith(_AWAY):
+            return LedgerUnreachableError(text)
+        if state.startswith("53"):
+            return LedgerError(text, hint="make room on the server and run again")
+        return LedgerError(text, hint="'usernsplan ledger status' shows the server's state")
+
+
+_OF_STATE: dict[str, Callable[[str], Exception]] = {
+    "UP001": MeanwhileTakenError,
+    "UP002": lambda text: LedgerError(text, hint="join the fleet: usernsplan ledger join"),
+    "UP003": lambda text: LedgerError(
+        text,
+        hint="another machine uses this host's name, or a backup was restored; run 'usernsplan sync'",
+    ),
+    "UP004": lambda text: RefusedError(
+        text, hint="a name has the same ids on every host; use another name, or --local"
+    ),
+    "UP005": lambda text: RefusedError(text, hint="give this host a name of its own: --name"),
+    "23505": lambda text: LedgerError(
+        text, hint="a run of this host is at work, or was interrupted; the next one completes it"
+    ),
+    "42501": lambda text: NotPermittedError(
+        text, hint="use the role of this host, or an operator's"
+    ),
+    "3F000": lambda text: LedgerError(
+        text, hint="make the ledger first: usernsplan ledger init URL"
+    ),
+    "42883": lambda text: LedgerError(
+        text, hint="make the ledger first: usernsplan ledger init URL"
+    ),
+    "42P01": lambda text: LedgerError(
+        text, hint="make the ledger first: usernsplan ledger init URL"
+    ),
+}
+
+
+def _driver() -> Any:  # noqa: ANN401 - the module psycopg
+    try:
+        import psycopg  # noqa: PLC0415 - see the top
+    except ImportError as error:
+        fact, remedy = _NO_DRIVER
+        raise LedgerUnreachableError(fact.format(reason=error), hint=remedy) from error
+    return psycopg
+
+
+def checked(url: str) -> str:
+    """The place of a fleet's ledger. Raises InvalidValueError if it has a password, or is none.
+
+    A password would be in argv, in the history and in config.yaml.
+    """
+    try:
+        from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415 - see the top
+    except ImportError:
+        found: dict[str, Any] = {}
+    else:
+        try:
+            found = conninfo_to_dict(url)
+        except _driver().Error as error:
+            raise InvalidValueError(
+                f"{shown(url)} is not the place of a ledger: {line(' '.join(str(error).split()))}",
+                hint="such as postgresql://ledger.example/usernsplan, or service=usernsplan",
+            ) from error
+    if "password" in found or not url.strip():
+        raise InvalidValueError(
+            "the place of a ledger has no password in it",
+            hint="put it into a password file or a service file: "
+            "https://www.postgresql.org/docs/current/libpq-pgpass.html",
+        )
+    return url
+
+
+def shown(url: str) -> str:
+    """A place for messages, without what may be a password."""
+    import re  # noqa: PLC0415 - only in a fleet
+
+    hidden = re.sub(r"(//[^/@:]*):[^@]*@", r"\1@", url)
+    return line(re.sub(r"(password=)('[^']*'|\S+)", r"\1…", hidden))
+
+
+def arrays(rows: Sequence[Sequence[object]], width: int) -> list[list[object]]:
+    """Rows as one list for each column, as unnest takes them."""
+    return [[row[at] for row in rows] for at in range(width)]

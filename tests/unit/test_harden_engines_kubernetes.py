@@ -31,6 +31,9 @@ SINGLE = Allocation(
     Mapping(*[IdMap.of((0, 1000820000, 1))] * 2),
     IdRange(1000820000, 10000),
 )
+POD_OF_ONE = Allocation(
+    "web", "usernsplan-web", "single-uid", Mapping(*[IdMap.of((0, 1000000000, 1))] * 2)
+)
 OWN = json.dumps(
     {
         "defaultAction": "SCMP_ACT_ERRNO",
@@ -273,3 +276,23 @@ def test_a_filter_is_for_nodes_of_one_architecture_which_is_said() -> None:
     context = RenderContext(policy=policy("seed"), own_filter=OWN, machine="aarch64")
     notes = render("kubernetes", POD, context).notes
     assert any("for nodes of the architecture aarch64" in note for note in notes)
+
+
+@each(
+    ("name", "profile", "allocation", "is_told"),
+    [
+        ("kubernetes", "strict", POD, True),
+        ("kubernetes", "seed", POD, False),
+        # These two have runAsUser.
+        ("kubernetes", "strict", POD_OF_ONE, False),
+        ("openshift", "strict", POD, False),
+    ],
+)
+def test_a_pod_that_may_not_be_root_needs_a_number(
+    name: str, profile: str, allocation: Allocation, is_told: bool
+) -> None:
+    """Without, the kubelet does not start it: an image may have no USER, or one by name."""
+    found = rendered(name, policy(profile), allocation)
+    assert any("add runAsUser" in note for note in found.notes) == is_told
+    if name == "kubernetes" and profile == "strict" and not is_told:
+        assert "runAsUser: 1000000000" in found.text

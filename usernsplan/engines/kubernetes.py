@@ -134,9 +134,15 @@ class Kubernetes(Engine):
         """Lines of the container's securityContext. The filter is a file of each node."""
         found = hardening(policy, allocation, context)
         level = _level(policy, allocation, context)
-        return replace(
-            found, notes=(f'the pod fits the Pod Security level "{level}"', *found.notes)
-        )
+        notes = [f'the pod fits the Pod Security level "{level}"', *found.notes]
+        if allocation.strategy != SingleUid.name:
+            notes += hardened.as_another_user(
+                policy,
+                "add runAsUser to the pod's securityContext, or a USER that is a number to the image; "
+                "the kubelet does not start it otherwise",
+                ambient=True,
+            )
+        return replace(found, notes=tuple(notes))
 
 
 def hardening(policy: Effective, allocation: Allocation, context: RenderContext) -> Hardening:

@@ -381,14 +381,18 @@ def hardened(name: str, start: int, **said: Any) -> Allocation:
     return replace(per_container(name, start), policy=policy_of({"profile": "seed", **said}))
 
 
+# Another user of that container.
+OTHER = Ids(590824, 590824, 590824, 590824)
+
+
 def runs(bounding: Collection[str], allocation: Allocation | None = None, **said: Any) -> Facts:
     """Facts of a host whose 'web' runs as process 4711, with this bounding set."""
-    ids, four = allocation or per_container("web", 589824), Ids(589824, 589824, 589824, 589824)
+    ids, root = allocation or per_container("web", 589824), Ids(589824, 589824, 589824, 589824)
     status = Status(
         "init",
         "S",
-        four,
-        four,
+        said.pop("uids", root),
+        root,
         (),
         Capabilities(bounding=tuple(bounding)),
         **{"no_new_privs": False, "seccomp": 2, **said},
@@ -454,6 +458,10 @@ FIRING: dict[str, list[Case]] = {
             ("", ("'web'", "4711", "bounding set has chown;", "no_new_privs", "no filter")),
         ),
         fires(runs([], hardened("web", 589824)), ("", ("gives it: no_new_privs is not set",))),
+        fires(
+            runs([], hardened("web", 589824, profile="strict"), no_new_privs=True),
+            ("", ("gives it: it runs as the container's root",)),
+        ),
     ],
     "USN185": [
         fires(host(daemon_json=REMAP), ("/etc/docker/daemon.json", ("no-new-privileges",))),
@@ -1841,6 +1849,7 @@ SILENT: dict[str, list[Facts]] = {
     "USN184": [
         runs(["kill"], hardened("web", 589824, cap_add=["kill"]), no_new_privs=True),
         runs([], hardened("web", 589824, new_privileges=True)),
+        runs([], hardened("web", 589824, profile="strict"), no_new_privs=True, uids=OTHER),
         # Nothing is known of a kernel without filters.
         runs([], hardened("web", 589824), no_new_privs=True, seccomp=None),
         runs(CAPABILITIES),

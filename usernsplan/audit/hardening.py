@@ -73,7 +73,8 @@ def runs_beyond_its_policy(facts: Facts) -> Iterator[Seen]:
     for namespace, allocation, status in _running(facts):
         if allocation.policy is None:
             continue
-        found = [one.text for one in beyond(status, effective(allocation.policy))]
+        root = allocation.mapping.uids.to_host(0)
+        found = [one.text for one in beyond(status, effective(allocation.policy), root)]
         if found:
             pid = namespace.pids[0]
             inspect = facts.state.layout.inline(f"inspect {pid}")

@@ -34,6 +34,11 @@ _FILTERED = ("system calls", "families", "architectures")
 # What engines that want a whole label of SELinux are given for a part that no policy names.
 _USER, _TYPE, _LEVEL = "system_u:system_r", "container_t", "s0"
 PROCESS_LABEL = f"{_USER}:{_TYPE}:{_LEVEL}"
+# What systemd 252 and what it starts use in a container: sys_admin mounts, without which it does not
+# start; the others make services another user's, end those, and give them a sandbox.
+_OF_A_SYSTEM = frozenset(
+    {"dac_override", "kill", "setgid", "setpcap", "setuid", "sys_admin", "sys_chroot"}
+)
 
 
 def asked(policy: Effective) -> tuple[str, ...]:
@@ -168,6 +173,15 @@ def as_another_user(
     if policy.as_root:
         return ()
     return (f"the profile {policy.profile} does not let the container run as its root: {how}",)
+
+
+def as_a_system(policy: Effective) -> tuple[str, ...]:
+    """A note for a policy under which a container cannot boot a whole system."""
+    if policy.capabilities >= _OF_A_SYSTEM:
+        return ()
+    remedy = f"start a program alone, or use --cap-add {','.join(sorted(_OF_A_SYSTEM))}"
+    why = "a systemd in the container does not boot without sys_admin, and its services need more"
+    return (f"{why}: {remedy}",)
 
 
 def unfiltered(why: str) -> dict[str, Verdict]:

@@ -124,13 +124,11 @@ def hardening(
     if label := hardened.whole_label(policy):
         lines.append(f"lxc.selinux.context = {label}")
 
-    notes = [*hardened.as_another_user(policy, "set lxc.init.uid and lxc.init.gid")]
-    if "sys_admin" not in policy.capabilities:
-        notes.append(
-            "a container that boots a whole system may not start without sys_admin, which mounts its "
-            "file systems: start its program alone, or give it back with --cap-add sys_admin"
-        )
-    return Hardening(hardened.verdicts(policy, others), tuple(lines), tuple(files), tuple(notes))
+    notes = (
+        *hardened.as_another_user(policy, "set lxc.init.uid and lxc.init.gid"),
+        *hardened.as_a_system(policy),
+    )
+    return Hardening(hardened.verdicts(policy, others), tuple(lines), tuple(files), notes)
 
 
 def _of_login(allocation: Allocation) -> str:

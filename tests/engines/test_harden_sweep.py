@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import bpf
 from tests.command import slow
 from tests.engines import probe, recipes, sweep
 from tests.engines.planned import allocate, render, usernsplan
@@ -99,6 +100,17 @@ def test_in_a_bundle(host: ThrowawayHost, name: str, has_base: bool) -> None:
     ended = bundle(host, asked, calls, base)
     model = sweep.nothing if base is None else sweep.of_docker(base)
     assert sweep.mistakes(asked, calls, ended, model) == {}
+
+
+@pytest.mark.slow
+def test_a_call_is_refused_only_if_libseccomp_knows_it_and_that_is_said(
+    host: ThrowawayHost,
+) -> None:
+    asked = sweep.Asked(("--profile", "default", "--deny-syscall", "mseal"), frozenset({"mseal"}))
+    [how] = bundle(host, asked, [sweep.Call("mseal")], None)
+    assert (how == probe.OURS) == (bpf.number("mseal", sweep.OWN) >= 0)
+    said = usernsplan(host, "render", "oci", "web", "--bundle", BUNDLE, "--dry-run").stderr
+    assert "mseal: an engine leaves these out without a word if its libseccomp" in said
 
 
 @pytest.mark.slow

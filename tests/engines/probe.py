@@ -152,6 +152,12 @@ def status(said: str) -> Status:
     return Status(prm, eff, bnd, amb, int(found["NoNewPrivs"]), int(found["Seccomp"]))
 
 
+def inheritable(said: str) -> int:
+    """The set that a process hands to what it starts, from the same text."""
+    [found] = re.findall(r"(?m)^CapInh:\t(.*)$", said)
+    return int(found, 16)
+
+
 def mask(names: Iterable[str]) -> int:
     """The bits of capabilities, as the kernel shows them."""
     return sum(1 << CAPABILITIES.index(name) for name in names)

@@ -67,6 +67,8 @@ def test_the_first_process_and_a_service_have_what_the_policy_gives(
     first, service = _boot(host, engine, profile, ALONE, STATUS).split("\n\n")
     assert "Name:\tsystemd\n" in first
     assert probe.status(first) == probe.status(service) == (mask, mask, mask, 0, 1, 2)
+    # nspawn gives it the same, LXC nothing.
+    assert {probe.inheritable(said) & ~mask for said in (first, service)} == {0}
     assert f"--cap-add {','.join(WHOLE)}" in render(host, engine).stderr
 
 

@@ -15,7 +15,7 @@ import yaml
 
 from tests import bpf
 from tests.engines import probe
-from tests.engines.throwaway import REPOSITORY
+from tests.engines.throwaway import REPOSITORY, require
 from usernsplan.harden.names import system_calls
 
 if TYPE_CHECKING:
@@ -145,6 +145,12 @@ def mistakes(
         if not right or how == probe.WAITED:
             found[call] = how
     return found
+
+
+def podmans() -> str:
+    """Podman's own profile, which also serves as one for other engines."""
+    require("podman")
+    return PODMANS.read_text()
 
 
 def nothing(name: str, first: int, second: int) -> bool:

@@ -71,6 +71,23 @@ def test_without_a_policy_the_same_calls_end_the_other_way(host: ThrowawayHost) 
     assert keyctl in REFUSED
 
 
+def test_it_keeps_net_bind_service_only_with_a_network_of_its_own(host: ThrowawayHost) -> None:
+    allocate(host, "nspawn", "--strategy", "per-container")
+    kept = ("chown", "net_bind_service")
+    usernsplan(host, "harden", "web", "--profile", "default", "--cap-add", ",".join(kept))
+    rendered = render(host, "nspawn")
+    assert "it takes net_bind_service away, unless --private-network" in rendered.stderr
+    flags, argv = shlex.split(rendered.stdout), ["cat", "/proc/self/status"]
+    shared = probe.status(nspawn_run(host, flags, argv))
+    assert shared.bnd == probe.mask(["chown"])
+    mask = probe.mask(kept)
+    own = nspawn_run(host, [*flags, "--private-network"], argv)
+    assert probe.status(own) == (mask, mask, mask, 0, 1, 2)
+    usernsplan(host, "render", "nspawn", "web", "--out", "/")
+    file = f"{host.read(FILE).decode()}\n[Network]\nPrivate=yes\n"
+    assert probe.status(nspawn_run(host, [], argv, file)) == (mask, mask, mask, 0, 1, 2)
+
+
 def test_a_program_does_its_work_under_each_profile(host: ThrowawayHost) -> None:
     allocate(host, "nspawn", "--strategy", "per-container")
     for profile in PROFILES:

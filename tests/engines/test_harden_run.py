@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shlex
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 import yaml
@@ -35,7 +35,7 @@ REFUSED = ("--deny-syscall", "mkdir,mkdirat", "--deny-family", "inet")
 # A filter of an engine that allows all: what is refused is refused by the policy.
 BASE = "/tmp/base.json"
 BUNDLE = "/tmp/bundle"
-# strerror(3) of 71.
+# strerror(3) of probe.OURS.
 FROM_FILTER = "Protocol error"
 ASK = """
 busybox grep -E '^(Cap(Prm|Eff|Bnd|Amb)|NoNewPrivs|Seccomp):' /proc/self/status
@@ -52,22 +52,13 @@ def allocate(host: ThrowawayHost, *words: str) -> None:
     usernsplan(host, "harden", "web", "--profile", "default", *KEPT, *REFUSED)
 
 
-def set_errno(filter_: dict[str, Any]) -> None:
-    """Let all that a filter refuses fail with EPROTO."""
-    if filter_["defaultAction"] == "SCMP_ACT_ERRNO":
-        filter_["defaultErrnoRet"] = 71
-    for rule in filter_["syscalls"]:
-        if rule["action"] == "SCMP_ACT_ERRNO":
-            rule["errnoRet"] = 71
-
-
 def place(host: ThrowawayHost, engine: str, *words: str) -> str:
     """Bring the files to their places, with the errno of these tests; return the text and the notes."""
     usernsplan(host, "render", engine, "web", *words, "--out", "/")
     done = usernsplan(host, "render", engine, "web", *words)
     assert FILTER not in done.stderr or "does not exist" not in done.stderr
     filter_ = json.loads(host.read(FILTER))
-    set_errno(filter_)
+    probe.set_errno(filter_)
     host.write(FILTER, json.dumps(filter_))
     return f"{done.stdout}\n{done.stderr}"
 
@@ -171,7 +162,7 @@ def test_a_bundle_that_is_patched_has_it_for_each_runtime(
     host.write(path, json.dumps(config))
     usernsplan(host, "render", "oci", "web", "--bundle", BUNDLE)
     config = json.loads(host.read(path))
-    set_errno(config["linux"]["seccomp"])
+    probe.set_errno(config["linux"]["seccomp"])
     host.write(path, json.dumps(config))
     check(host.run(runtime, "run", "--bundle", BUNDLE, "web").stdout)
 
@@ -198,7 +189,7 @@ def test_a_call_that_the_hosts_library_does_not_know_passes_and_render_says_so(
     told = usernsplan(host, "render", "oci", "web", "--bundle", BUNDLE).stderr
     assert f"nothing refuses {newer[-1]}: the libseccomp of this host" in told
     config = json.loads(host.read(file))
-    set_errno(config["linux"]["seccomp"])
+    probe.set_errno(config["linux"]["seccomp"])
     host.write(file, json.dumps(config))
     passed, refused = host.run(runtime, "run", "--bundle", BUNDLE, "web").stdout.split()
     assert passed != f"{probe.OURS}"

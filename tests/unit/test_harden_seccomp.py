@@ -515,6 +515,22 @@ def test_lxcs_own_list_stays_and_ours_is_added() -> None:
     )
 
 
+def test_lxc_makes_no_rule_for_a_call_that_i386_has_behind_a_door_and_it_is_said() -> None:
+    # accept(2) has no number there.
+    policy = given(deny_syscalls=["ipc,shmget,socketcall,accept,kcmp"], deny_families=["AX25"])
+    text, lost = seccomp.lxc(policy, common(), place=str(LXC), errno=PROOF)
+    code = bpf.lxc_program(text, "i386")
+    for call, first in (("shmget", 0), ("socket", 3)):
+        assert bpf.passes(bpf.run(code, "i386", names.system_calls()[call]["i386"], [first])), call
+    for call in ("ipc", "socketcall", "kcmp"):
+        assert answer(code, call, arch="i386") == REFUSED, call
+    assert lost == tuple(
+        f"a 32-bit program reaches what is refused of {call} by a number of i386, for which LXC makes "
+        "no rule"
+        for call in ("socket", "shmget")
+    )
+
+
 def test_lxcs_list_without_a_call_that_is_allowed() -> None:
     text, lost = seccomp.lxc(given(allow_syscalls=["kexec_load"]), common(), place=str(LXC))
     assert bpf.passes(answer(bpf.lxc_program(text), "kexec_load"))

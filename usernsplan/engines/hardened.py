@@ -39,6 +39,21 @@ NO_AMBIENT = (
     "program cannot use them"
 )
 PROCESS_LABEL = f"{_USER}:{_TYPE}:{_LEVEL}"
+# What systemd 252 and what it starts use in a container. Without sys_admin, which mounts, it ends at
+# once. The others make services another user's, end those, and give them a sandbox; net_admin sets up
+# a network of the container's own, and its loopback.
+_OF_A_SYSTEM = frozenset(
+    {
+        "dac_override",
+        "kill",
+        "net_admin",
+        "setgid",
+        "setpcap",
+        "setuid",
+        "sys_admin",
+        "sys_chroot",
+    }
+)
 
 
 def asked(policy: Effective) -> tuple[str, ...]:
@@ -196,22 +211,15 @@ def as_another_user(
 
 
 def booted(policy: Effective) -> tuple[str, ...]:
-    """A note for a container in which a whole system boots: what a policy takes away that it needs.
-
-    Checked with systemd 252: without sys_admin it ends at once, without setpcap each service that
-    has a bounding set fails. Whoever sets up the network in the container needs net_admin for it.
-    """
-    needs = {
-        "sys_admin": "its mounts",
-        "setpcap": "its services",
-        "net_admin": "its network, also the loopback",
-    }
-    lacks = {name: why for name, why in needs.items() if name not in policy.capabilities}
-    if not lacks:
+    """A note for a container in which a whole system boots, if the policy takes away what it needs."""
+    if policy.capabilities >= _OF_A_SYSTEM:
         return ()
-    whys = ", ".join(f"{name} for {why}" for name, why in lacks.items())
-    remedy = f"start its program alone, or give it --cap-add {','.join(lacks)}"
-    return (f"a container that boots a whole system needs {whys}: {remedy}",)
+    why = (
+        "a container that boots a whole system needs sys_admin for it, and the other capabilities for "
+        "its network and its usual services"
+    )
+    remedy = f"start its program alone, or give it --cap-add {','.join(sorted(_OF_A_SYSTEM))}"
+    return (f"{why}: {remedy}",)
 
 
 def unfiltered(why: str) -> dict[str, Verdict]:

@@ -16,6 +16,7 @@ from usernsplan.engines.base import (
     RenderContext,
     Rendered,
     Verdict,
+    nearly,
     no,
     only_extent,
     plain,
@@ -102,6 +103,11 @@ class Nspawn(Engine):
             notes.append(
                 "capabilities count over no network but the container's own: add --private-network or "
                 "--network-veth, or Private=yes to [Network]"
+            )
+        if "net_bind_service" in policy.capabilities:
+            others["capabilities"] = nearly(
+                "it takes net_bind_service away, unless --private-network or Private= gives the "
+                "container a network of its own"
             )
         others |= hardened.lost(
             policy,

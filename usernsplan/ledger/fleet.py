@@ -182,6 +182,12 @@ class FleetLedger:
             *arrays(found, _WIDTH_OF_HOLD - 1),
         )
 
+    def answer(self, wish: Wish, why_not: str = "") -> None:
+        """Tell the server that a wish is done, or why not."""
+        self.server.rows(
+            "SELECT usernsplan.answer_wish(%s, %s, %s)", self.member.host, wish.name, why_not
+        )
+
     def _end(self, entry: HistoryEntry, *, put_back: bool) -> None:
         if self._local.pending() is None and (intent := self._elsewhere()):
             self._local.begin(intent)
@@ -232,7 +238,7 @@ class FleetLedger:
         rows = self.server.rows(
             "SELECT w.name, w.strategy, w.options, w.start, w.role, "
             "to_char(w.at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') "
-            "FROM usernsplan.wish w WHERE w.host = %s AND w.refused = '' ORDER BY w.name",
+            "FROM usernsplan.wish w WHERE w.host = %s ORDER BY w.at, w.name",
             self.member.number,
         )
         return [

@@ -387,7 +387,7 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, usernspla
 DECLARE n int := mine(of_host);
 BEGIN
     RETURN QUERY SELECT h.number, h.event, h.stamp, i.number,
-            (SELECT count(*) FROM wish w WHERE w.host = n AND w.refused = '')
+            (SELECT count(*) FROM wish w WHERE w.host = n)
         FROM host h LEFT JOIN intent i ON i.host = h.number WHERE h.number = n;
 END $$;
 
@@ -424,9 +424,25 @@ BEGIN
     RETURN QUERY SELECT i.number, i.command, i.actor, i.change, i.files FROM intent i WHERE i.host = n;
 END $$;
 
+-- A host did what it was asked, or says why not: then the wish stays, and its next sync tries again.
+CREATE FUNCTION answer_wish(of_host text, of_name text, why_not text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+DECLARE n int := mine(of_host);
+BEGIN
+    IF why_not <> '' THEN
+        UPDATE wish w SET refused = why_not WHERE w.host = n AND w.name = of_name;
+        RETURN;
+    END IF;
+    DELETE FROM wish w WHERE w.host = n AND w.name = of_name;
+    -- What is left of a wish to have a name that came to nothing.
+    PERFORM drop_holds(n, ARRAY(
+        SELECT h.claim FROM hold h JOIN claim c ON c.id = h.claim
+        WHERE h.host = n AND h.state = 'wanted' AND c.name = of_name));
+END $$;
+
 -- Who may do what. A host's role writes through the functions, for its own host alone.
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA usernsplan FROM PUBLIC;
 GRANT USAGE ON SCHEMA usernsplan TO usernsplan_host, usernsplan_operator;
 GRANT SELECT ON meta, host, claim, hold, event, content, own, wish, lease TO usernsplan_host, usernsplan_operator;
 GRANT EXECUTE ON FUNCTION is_operator, mine, join_host, begin_run, tell, drop_run, leave, look, taken, named,
-    pending, clashes TO usernsplan_host, usernsplan_operator;
+    pending, clashes, answer_wish TO usernsplan_host, usernsplan_operator;

@@ -112,7 +112,7 @@ def _as_ours(error: Any, ctx: Any) -> UsageError:  # noqa: ANN401 - of either cl
 
 def _shown(word: str) -> str:
     """A word for a message, unless it is a place of a ledger that may have a password in it."""
-    is_place = "://" in word or "=" in word
+    is_place = "@" in word or "=" in word
     return "" if is_place and may_have_password(word) else f" '{word}'"
 
 

@@ -82,8 +82,8 @@ def without_ledger(raw: bytes, place: str) -> bytes:
     for key, value in node.value if node is not None else ():
         if key.value == "ledger":
             del lines[key.start_mark.line : value.end_mark.line + 1]
-    after = b"".join(lines)
-    return _meaning(raw, after, place, "") if after.strip() else b""
+    after = _meaning(raw, b"".join(lines), place, "")
+    return after if after.strip() else b""
 
 
 def _meaning(before: bytes, after: bytes, place: str, url: str) -> bytes:

@@ -405,9 +405,9 @@ CREATE FUNCTION taken(of_host text, asked text[]) RETURNS TABLE (kind text, ids 
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
 DECLARE n int := mine(of_host);
 BEGIN
+    -- What another host has as local ids too: a name of the whole fleet is there as well.
     RETURN QUERY SELECT c.kind, range_agg(c.ids) FROM claim c
-        WHERE c.hosts && int4range(n, n + 1)
-        AND NOT EXISTS (SELECT FROM hold h WHERE h.claim = c.id AND h.host = n)
+        WHERE NOT EXISTS (SELECT FROM hold h WHERE h.claim = c.id AND h.host = n)
         AND NOT (c.name = ANY (asked) AND upper_inf(c.hosts))
         GROUP BY c.kind;
 END $$;

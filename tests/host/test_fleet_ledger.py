@@ -764,7 +764,9 @@ def standby_of(server: Postgres) -> Iterator[None]:
     from tests.postgres import BIN, free_port  # noqa: PLC0415
 
     data, port = server.folder / "standby", free_port()
-    url = f"{server.url_of('owner', 'postgres', socket=True)} application_name=r2"
+    # pg_basebackup runs as postgres, which cannot read the password file of root.
+    url = re.sub(r"passfile=\S+", "", server.url_of("owner", "postgres", socket=True))
+    url += f" password={PASSWORD} application_name=r2"
     server._run(BIN / "pg_basebackup", "-d", url, "-D", data, "-R", "-c", "fast")
     with (data / "postgresql.conf").open("a") as file:
         file.write(f"port = {port}\n")

@@ -79,6 +79,10 @@ CASES = [
     ("plan", RELEASED, "plan FILE --root ROOT"),
     ("apply", RELEASED, "apply FILE --yes --fix-volumes --root ROOT"),
     ("export", FIXED, "export --root ROOT"),
+    ("ledger-init", (), "ledger init OWNED"),
+    ("ledger-join", (MADE,), "ledger join PLACE --name web1 --local web --dry-run --root ROOT"),
+    ("ledger-leave", (), "ledger leave --root ROOT"),
+    ("ledger-status", (), "ledger status --root ROOT"),
     ("ledger-rebuild", RELEASED, "ledger rebuild --dry-run --root ROOT"),
     ("error", (), "show nothing --root ROOT"),
 ]
@@ -99,8 +103,13 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
+# Places of ledgers, which only some cases have.
+STAND_FOR: dict[str, str] = {}
+
+
 def typed(words: str, root: Path) -> list[str]:
-    stand_for = {
+    stand_for: dict[str, object] = {
+        **STAND_FOR,
         "ROOT": root,
         "DIR": root / "srv/vol",
         "FILE": root / "plan.yaml",
@@ -112,8 +121,16 @@ def typed(words: str, root: Path) -> list[str]:
 
 @pytest.mark.parametrize(("kind", "before", "words"), CASES)
 def test_a_document_is_as_the_schema_says(
-    root: Path, kind: str, before: tuple[str, ...], words: str
+    root: Path,
+    kind: str,
+    before: tuple[str, ...],
+    words: str,
+    request: pytest.FixtureRequest,
 ) -> None:
+    if kind in {"ledger-init", "ledger-join"}:
+        fleet = request.getfixturevalue("fleet")
+        STAND_FOR.update(OWNED=fleet.url, PLACE=fleet.role("h_web1"))
+        (root / "etc/machine-id").write_text("1" * 32)
     for earlier in before:
         here(*typed(earlier, root))
     if kind == "ledger-rebuild":

@@ -284,7 +284,9 @@ BEGIN
         WHERE h.host = n AND h.claim = c.id AND g = c.id;
     FOR clash IN
         SELECT c.* FROM added(names, locals, kinds, starts, stops, states) a,
-            clashes(n, a.names, a.locals, a.kinds, a.starts, a.stops) c WHERE c.name = c.other
+            clashes(n, a.names, a.locals, a.kinds, a.starts, a.stops) c
+        -- What the host has itself under this name, it gives up.
+        WHERE c.name = c.other AND c.hosts <> of_host
     LOOP
         RAISE EXCEPTION USING ERRCODE = 'UP004', MESSAGE = format('in the fleet, ''%s'' has the %ss %s-%s, on %s',
             clash.name, clash.kind, clash.start, clash.stop - 1, clash.hosts);
@@ -365,17 +367,24 @@ BEGIN
     END IF;
 END $$;
 
--- A host leaves, with all that is here of it.
+-- A host leaves, with all that is here of it. UP010: it is at work.
 CREATE FUNCTION leave(of_host text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
-DECLARE n int := mine(of_host);
+DECLARE n int := mine(of_host); busy text;
 BEGIN
     PERFORM alone();
+    SELECT format('a run of %s is pending (%s)', of_host, i.command) INTO busy FROM intent i WHERE i.host = n;
+    IF busy IS NULL THEN
+        SELECT format('%s works on the volume %s', of_host, l.path) INTO busy
+            FROM lease l WHERE l.host = n AND l.ended IS NULL LIMIT 1;
+    END IF;
+    IF busy IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'UP010', MESSAGE = busy;
+    END IF;
     PERFORM drop_holds(n, coalesce((SELECT array_agg(h.claim) FROM hold h WHERE h.host = n), '{}'));
     DELETE FROM content c WHERE c.host = n;
     DELETE FROM own o WHERE o.host = n;
     DELETE FROM wish w WHERE w.host = n;
-    DELETE FROM intent i WHERE i.host = n;
     -- The events stay: who had which ids is a question that comes later.
     UPDATE host h SET name = format('%s, left %s', h.name, h.number), role = '' WHERE h.number = n;
 END $$;
@@ -396,9 +405,9 @@ CREATE FUNCTION taken(of_host text, asked text[]) RETURNS TABLE (kind text, ids 
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
 DECLARE n int := mine(of_host);
 BEGIN
+    -- What another host has as local ids too: a name of the whole fleet is there as well.
     RETURN QUERY SELECT c.kind, range_agg(c.ids) FROM claim c
-        WHERE c.hosts && int4range(n, n + 1)
-        AND NOT EXISTS (SELECT FROM hold h WHERE h.claim = c.id AND h.host = n)
+        WHERE NOT EXISTS (SELECT FROM hold h WHERE h.claim = c.id AND h.host = n)
         AND NOT (c.name = ANY (asked) AND upper_inf(c.hosts))
         GROUP BY c.kind;
 END $$;

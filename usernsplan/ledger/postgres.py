@@ -17,6 +17,7 @@ from usernsplan.errors import (
     MeanwhileTakenError,
     NotPermittedError,
     RefusedError,
+    UsernsplanError,
 )
 from usernsplan.escape import line
 
@@ -44,6 +45,8 @@ _SETTINGS: dict[str, Any] = {
 }
 # SQLSTATEs that mean that the server cannot be had now: it stops, is a standby, or has no room for us.
 _AWAY = ("08", "57P", "53300", "25006", "25P03", "57014", "55P03")
+# What libpq takes in a place, and nobody else may read.
+_SECRETS = {"password", "sslpassword", "oauth_client_secret"}
 _NO_DRIVER = (
     "the ledger of the fleet is on PostgreSQL, and psycopg is not installed: {reason}",
     "python3 -m pip install 'usernsplan[postgresql]'",
@@ -54,11 +57,13 @@ class Server:
     """The server at a libpq ``url``, which has no password. Every method raises errors of ours.
 
     LedgerUnreachableError: it gave no answer in time. What was asked may still be done there.
+    LedgerError: its schema has another version than VERSION, unless it may have ``any_version``.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, any_version: bool = False) -> None:
         self._open: psycopg.Connection | None = None
         self._unsafe = ""
+        self._any_version = self._is_known = any_version
         self.url = checked(url)
 
     def __del__(self) -> None:
@@ -76,15 +81,30 @@ class Server:
         return rows
 
     def script(self, statements: str) -> None:
-        """Several statements in one transaction."""
-        with self._explained(), self._in_time() as db, db.transaction():
+        """Several statements, all or none of them."""
+        with self._explained(), self._in_time() as db:
             db.execute(statements)
+
+    @contextmanager
+    def together(self, *, keep: bool = True) -> Iterator[None]:
+        """What is asked in the body is one transaction. Without ``keep``, nothing of it stays."""
+        self.rows("BEGIN")
+        try:
+            yield
+        except BaseException:
+            # Without a connection, the server has forgotten it already.
+            if self._open is not None:
+                with suppress(UsernsplanError):
+                    self.rows("ROLLBACK")
+            raise
+        self.rows("COMMIT" if keep else "ROLLBACK")
 
     def close(self) -> None:
         """Close the connection, if there is one."""
         if self._open is not None:
             self._open.close()
             self._open = None
+        self._is_known = self._any_version
 
     @contextmanager
     def _in_time(self) -> Iterator[psycopg.Connection]:
@@ -104,10 +124,20 @@ class Server:
             lost.daemon = True
             lost.start()
             try:
+                self._know_version(db)
                 yield db
             finally:
                 lost.cancel()
                 lost.join()
+
+    def _know_version(self, db: psycopg.Connection) -> None:
+        """Ask once for each connection which version the schema has: another may mean other things."""
+        if self._is_known:
+            return
+        [[version]] = db.execute("SELECT version FROM usernsplan.meta").fetchall()
+        if version != VERSION:
+            raise other_version(self.url, version)
+        self._is_known = True
 
     def _connected(self) -> psycopg.Connection:
         if self._open is not None and not self._open.closed:
@@ -164,11 +194,13 @@ _OF_STATE: dict[str, Callable[[str], Exception]] = {
         text, hint="a name has the same ids on every host; use another name, or --local"
     ),
     "UP005": lambda text: RefusedError(text, hint="give this host a name of its own: --name"),
+    "UP010": lambda text: RefusedError(text, hint="run it again when that has ended"),
     "23505": lambda text: LedgerError(
         text, hint="a run of this host is at work, or was interrupted; the next one completes it"
     ),
     "42501": lambda text: NotPermittedError(
-        text, hint="use the role of this host, or an operator's"
+        text,
+        hint="use the role of this host, which is a member of usernsplan_host, or an operator's",
     ),
     "3F000": lambda text: LedgerError(
         text, hint="make the ledger first: usernsplan ledger init URL"
@@ -191,38 +223,58 @@ def _driver() -> Any:  # noqa: ANN401 - the module psycopg
     return psycopg
 
 
+def other_version(url: str, version: int) -> LedgerError:
+    """The error for a schema of another version than ours."""
+    remedy = (
+        "install the newer usernsplan on this host"
+        if version > VERSION
+        else "bring it up to date, as the role that owns it: usernsplan ledger init URL"
+    )
+    return LedgerError(
+        f"{shown(url)}: the ledger has version {version}, and this usernsplan knows {VERSION}",
+        hint=remedy,
+    )
+
+
 def checked(url: str) -> str:
     """The place of a fleet's ledger. Raises InvalidValueError if it has a password, or is none.
 
-    A password would be in argv, in the history and in config.yaml.
+    A password would be in argv, in the history and in config.yaml. No message repeats a place that
+    libpq cannot read: a part of it may be one.
     """
     try:
         from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415 - see the top
     except ImportError:
-        found: dict[str, Any] = {}
+        has_password, is_place = may_have_password(url), True
     else:
         try:
-            found = conninfo_to_dict(url)
-        except _driver().Error as error:
-            raise InvalidValueError(
-                f"{shown(url)} is not the place of a ledger: {line(' '.join(str(error).split()))}",
-                hint="such as postgresql://ledger.example/usernsplan, or service=usernsplan",
-            ) from error
-    if "password" in found or not url.strip():
+            has_password, is_place = not _SECRETS.isdisjoint(conninfo_to_dict(url)), True
+        except _driver().Error:
+            has_password, is_place = may_have_password(url), False
+    if has_password:
         raise InvalidValueError(
             "the place of a ledger has no password in it",
             hint="put it into a password file or a service file: "
             "https://www.postgresql.org/docs/current/libpq-pgpass.html",
         )
+    if not (is_place and url.strip() and url.isprintable()):
+        raise InvalidValueError(
+            "libpq cannot read this place of a ledger",
+            hint="such as postgresql://ledger.example/usernsplan, or service=usernsplan",
+        )
     return url
 
 
-def shown(url: str) -> str:
-    """A place for messages, without what may be a password."""
+def may_have_password(url: str) -> bool:
+    """Tell whether there may be a password in a text that libpq cannot read. Pure."""
     import re  # noqa: PLC0415 - only in a fleet
 
-    hidden = re.sub(r"(//[^/@:]*):[^@]*@", r"\1@", url)
-    return line(re.sub(r"(password=)('[^']*'|\S+)", r"\1…", hidden))
+    return bool(re.search(r"(password|secret)\s*=|%|:[^/]*@|//[^/@]*:.*@", url, re.IGNORECASE))
+
+
+def shown(url: str) -> str:
+    """A place for messages; ``checked`` has seen that no password is in it."""
+    return line(url)
 
 
 def arrays(rows: Sequence[Sequence[object]], width: int) -> list[list[object]]:

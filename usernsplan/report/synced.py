@@ -46,7 +46,11 @@ def _lines(found: Synced, layout: Layout, *, dry_run: bool) -> Iterator[str]:
     for owner in found.repair.restored:
         yield f"{'would restore' if dry_run else 'restored'} the lines of {owner}"
     if found.agreed:
-        yield "brought both ledgers to one state" if not dry_run else "would bring both ledgers to one state"
+        yield (
+            "brought both ledgers to one state"
+            if not dry_run
+            else "would bring both ledgers to one state"
+        )
     for one in found.refused:
         what = f"{'allocate' if one.wish.strategy else 'release'} {line(one.wish.name)}"
         yield f"refused to {what}, which {line(one.wish.role)} asked at {one.wish.at}: {line(one.why)}"
@@ -60,7 +64,9 @@ def _document(found: Synced, *, dry_run: bool) -> str:
         dry_run=dry_run,
         agreed=found.agreed,
         done=[_wish(wish) for wish, _ in found.done],
-        refused=[_wish(one.wish) | {"why": one.why, "hint": one.hint or None} for one in found.refused],
+        refused=[
+            _wish(one.wish) | {"why": one.why, "hint": one.hint or None} for one in found.refused
+        ],
         restored=list(found.repair.restored),
         findings=[
             json_.finding_fields(finding)

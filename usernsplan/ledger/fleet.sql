@@ -39,6 +39,7 @@ CREATE TABLE claim (
     CONSTRAINT no_overlap EXCLUDE USING gist (hosts WITH &&, kind WITH =, ids WITH &&)
 );
 CREATE INDEX claim_name ON claim (name);
+CREATE INDEX claim_ids ON claim USING gist (ids);
 
 -- Which hosts have a claim, and as what. A claim that no host has is deleted.
 -- intended: a run is at work. wanted: an operator asks the host to take it. leaving: a run that is at work gives
@@ -67,6 +68,8 @@ CREATE TABLE event (
     role name NOT NULL DEFAULT session_user,
     PRIMARY KEY (host, number)
 );
+-- The history of all hosts is read in portions.
+CREATE INDEX event_at ON event (at, host, number);
 
 -- The run that a host has begun: the rows of its ledger, files included.
 CREATE TABLE intent (
@@ -97,6 +100,7 @@ CREATE TABLE own (
     holder text NOT NULL
 );
 CREATE INDEX own_host ON own (host);
+CREATE INDEX own_ids ON own USING gist (ids);
 
 -- What operators ask of a host: to allocate a name, or to release it (strategy is ''). options: those of the
 -- strategy, as JSON. start: the first host id. refused: why the host did not do it.
@@ -428,5 +432,7 @@ END $$;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA usernsplan FROM PUBLIC;
 GRANT USAGE ON SCHEMA usernsplan TO usernsplan_host, usernsplan_operator;
 GRANT SELECT ON meta, host, claim, hold, event, content, own, wish, lease TO usernsplan_host, usernsplan_operator;
+-- Whether a host is at work everybody may see, but not the files in it.
+GRANT SELECT (host, number) ON intent TO usernsplan_host, usernsplan_operator;
 GRANT EXECUTE ON FUNCTION is_operator, mine, join_host, begin_run, tell, drop_run, leave, look, taken, named,
     pending, clashes TO usernsplan_host, usernsplan_operator;

@@ -59,7 +59,8 @@ class Server:
     def __init__(self, url: str) -> None:
         self._open: psycopg.Connection | None = None
         self._unsafe = ""
-        self.url = checked(url)
+        # Nothing is imported for a command that asks nothing.
+        self.url = url
 
     def __del__(self) -> None:
         """A command opens the ledger at many places; the connection ends with its user."""
@@ -79,6 +80,14 @@ class Server:
         """Several statements in one transaction."""
         with self._explained(), self._in_time() as db, db.transaction():
             db.execute(statements)
+
+    def ping(self) -> bool:
+        """Tell whether a server answers, whoever asks."""
+        psycopg = _driver()
+        from psycopg.conninfo import make_conninfo  # noqa: PLC0415 - see the top
+
+        place = make_conninfo(checked(self.url), connect_timeout=_CONNECT)
+        return bool(psycopg.pq.PGconn.ping(place.encode()) == psycopg.pq.Ping.OK)
 
     def close(self) -> None:
         """Close the connection, if there is one."""
@@ -113,7 +122,7 @@ class Server:
         if self._open is not None and not self._open.closed:
             return self._open
         psycopg = _driver()
-        self._open = psycopg.connect(self.url, autocommit=True, **_SETTINGS)
+        self._open = psycopg.connect(checked(self.url), autocommit=True, **_SETTINGS)
         self._open.add_notice_handler(self._noticed)
         return self._open
 

@@ -138,7 +138,7 @@ def test_a_document_is_as_the_schema_says(
 def test_a_document_of_a_fleet_is_as_the_schema_says(fleet: FleetOfRoots) -> None:
     root, _ = fleet.host("a"), fleet.host("b")
     (root / "srv/vol").mkdir(parents=True)
-    here(*typed(f"{MADE} --no-publish", root))
+    here(*typed(MADE, root))
     here(*typed("fix-volume DIR --container web --mode shift --root ROOT", root))
     here(*typed("release old --root ROOT", root))
     for kind, words in OF_FLEET:

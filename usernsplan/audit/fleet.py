@@ -37,6 +37,9 @@ def other_ids(facts: Facts) -> Iterator[Seen]:
     A host that joined with such a name is refused, so this comes from a remap that not every host
     has made yet, or from a ledger that was restored from a backup.
 
+        web  589824-655359 on db1
+        web  655360-720895 on db2
+
     Give the name the same ids: usernsplan remap on one of the hosts, with the start of the other.
     Or rename one of them, or allocate it there with --local.
     """
@@ -77,8 +80,10 @@ def _differ_in_ids(same: tuple[NameSeen, ...]) -> bool:
 def silent(facts: Facts) -> Iterator[Seen]:
     """The ledger has not heard of a host for a week.
 
-    A host tells the ledger whenever it changes something, and whenever sync runs there. What this
-    host has is still kept for it, and nobody else gets its ids.
+    A host tells the ledger whenever it changes something, and whenever sync runs there.
+
+    What this host has is still kept for it, and nobody else gets its ids. What it should have done
+    meanwhile, and what it has of its own, is unknown.
 
     Run usernsplan sync on the host. If the host is gone for good, an operator lets it leave: then
     its ids can be given out again. Files on a shared disk may still carry them.
@@ -99,7 +104,9 @@ def to_do(facts: Facts) -> Iterator[Seen]:
     """A host has something to do that an operator asked for.
 
     With --on, --everywhere or a plan file that names hosts, the ledger only notes what is to be
-    done. The host decides about it and does it when sync runs there.
+    done.
+
+    The host decides about it and does it when sync runs there. Until then its files are as before.
 
     Run usernsplan sync on the host, or install its timer.
     """
@@ -120,6 +127,8 @@ def refused(facts: Facts) -> Iterator[Seen]:
     Each host decides about a request as about one of its own users, so that nobody who can write to
     the database can make it do what its planner would refuse.
 
+    The name is then not on that host, although somebody wanted it there.
+
     The message has the host's reason. Remove it there, and ask again.
     """
     for wish in facts.fleet.wishes if facts.fleet else _NOTHING:
@@ -138,7 +147,10 @@ def unbacked(facts: Facts) -> Iterator[Seen]:
     """What the ledger of the fleet claims for a host is not what it has of the host's own ledger.
 
     Both are written in one step, so they differ only if somebody else wrote to the database, or if it
-    is damaged. Where a claim is missing, another host may get the same ids.
+    is damaged.
+
+    Where a claim is missing, another host may get the same ids. Where a row is missing, ids stay
+    taken that nobody uses.
 
     Run usernsplan sync on the host: it tells the ledger all that it has. Look who may write to the
     tables; only the functions of usernsplan should.
@@ -157,8 +169,9 @@ def unbacked(facts: Facts) -> Iterator[Seen]:
 def own_under_a_name(facts: Facts) -> Iterator[Seen]:
     """A host has ids of its own, and a container that it has was given the same ids.
 
-    An account, a line or a machine of the host has ids of a name that is allocated there. Then two
-    have one id on that host.
+    An account, a line or a machine of the host has ids of a name that is allocated there.
+
+    Then two have one id on that host: each can read and write the files of the other.
 
     Run usernsplan check on the host: it says who came later and what to do.
     """
@@ -177,8 +190,10 @@ def own_under_a_name(facts: Facts) -> Iterator[Seen]:
 def own_in_the_way(facts: Facts) -> Iterator[Seen]:
     """A host has ids of its own that a name has on other hosts.
 
-    Nothing is wrong, because the host does not have that name. It can never get it: what is the
-    host's own stands in the way.
+    Nothing is wrong, because the host does not have that name.
+
+    But it cannot get it: what is the host's own stands in the way. usernsplan allocate refuses it
+    there, and so does what an operator asks for with --everywhere.
 
     If the host is to have the name too, remove the account or the line there, or remap the name.
     """

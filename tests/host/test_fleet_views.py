@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ import pytest
 from tests.command import here, needs_root
 from tests.documents import document_in
 from tests.each import each
+from tests.postgres import FleetOfRoots, Postgres
 from usernsplan.layout import FLEET
 from usernsplan.ledger import reachable, views
 from usernsplan.ledger.postgres import Server
@@ -23,7 +25,6 @@ from usernsplan.ledger.reachable import Place, places
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.postgres import FleetOfRoots, Postgres
 
 pytestmark = needs_root
 
@@ -32,19 +33,30 @@ MAKE = ("allocate", "--strategy", "per-container", "--engine", "podman")
 WEB, DB, BIG = 589824, 655360, 720896
 
 
-@pytest.fixture
-def hosts(fleet: FleetOfRoots) -> dict[str, Path]:
+def made(fleet: FleetOfRoots) -> dict[str, Path]:
     """web on a and b, db on a, big on c and released there; an account of b lies in db."""
     roots = {name: fleet.host(name) for name in "abc"}
     here(*MAKE, "web", "db", "--root", roots["a"])
     here(*MAKE, "web", "--root", roots["b"])
-    here(*MAKE, "big", "--start", BIG, "--root", roots["c"])
+    here(*MAKE, "big", "--start", str(BIG), "--root", roots["c"])
     here("release", "big", "--root", roots["c"])
     fleet.query(
         "INSERT INTO usernsplan.own SELECT number, 'uid', int8range(655370, 655371), 'account', 'eve' "
         "FROM usernsplan.host WHERE name = 'b'"
     )
     return roots
+
+
+@pytest.fixture
+def hosts(fleet: FleetOfRoots) -> dict[str, Path]:
+    """A fleet that the test may change."""
+    return made(fleet)
+
+
+@pytest.fixture(scope="module")
+def still(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A fleet that no test changes."""
+    return made(FleetOfRoots(postgres, tmp_path_factory.mktemp("still")))
 
 
 def lines(*words: str, root: Path) -> list[str]:
@@ -72,8 +84,8 @@ def wish(fleet: FleetOfRoots, host: str, name: str, refused: str = "") -> None:
 # list and show
 
 
-def test_a_name_is_one_row_where_hosts_agree(fleet: FleetOfRoots, hosts: dict[str, Path]) -> None:
-    found = document("list", "--fleet", root=hosts["c"])
+def test_a_name_is_one_row_where_hosts_agree(still: dict[str, Path]) -> None:
+    found = document("list", "--fleet", root=still["c"])
     assert [(a["name"], a["hosts"], a["reserved_range"]) for a in found["allocations"]] == [
         ("db", ["a"], ids(DB)),
         ("web", ["a", "b"], ids(WEB)),
@@ -83,7 +95,11 @@ def test_a_name_is_one_row_where_hosts_agree(fleet: FleetOfRoots, hosts: dict[st
     ]
     assert [one["name"] for one in found["hosts"]] == ["a", "b", "c"]
 
-    # One host that differs gets a row of its own.
+
+@pytest.mark.slow
+def test_a_host_that_differs_gets_a_row_of_its_own(
+    fleet: FleetOfRoots, hosts: dict[str, Path]
+) -> None:
     fleet.query(
         "UPDATE usernsplan.content SET value = replace(value, 'userdb', 'none') "
         "WHERE key = 'web' AND host = 2"
@@ -93,15 +109,16 @@ def test_a_name_is_one_row_where_hosts_agree(fleet: FleetOfRoots, hosts: dict[st
     assert ["web", "589824-655359", "per-container", "b"] in rows
 
 
-def test_one_host_of_the_fleet_is_listed_as_it_lists_itself(hosts: dict[str, Path]) -> None:
-    itself = document("list", root=hosts["a"])["allocations"]
-    seen = document("list", "--host", "a", root=hosts["b"])["allocations"]
+def test_one_host_of_the_fleet_is_listed_as_it_lists_itself(still: dict[str, Path]) -> None:
+    itself = document("list", root=still["a"])["allocations"]
+    seen = document("list", "--host", "a", root=still["b"])["allocations"]
     assert [{**a, "hosts": ["a"], "local": False} for a in itself] == [
         {key: a[key] for key in (*itself[0], "hosts", "local")} for a in seen
     ]
     assert len(seen) == 2
 
 
+@pytest.mark.slow
 def test_what_hosts_have_to_do_is_said(fleet: FleetOfRoots, hosts: dict[str, Path]) -> None:
     for host, name, refused in (("b", "x", ""), ("b", "y", ""), ("c", "z", "no room")):
         wish(fleet, host, name, refused)
@@ -121,6 +138,7 @@ def test_a_fleet_without_names_says_so(fleet: FleetOfRoots) -> None:
     assert lines("history", "--fleet", root=root) == ["The history is empty."]
 
 
+@pytest.mark.slow
 def test_a_name_is_shown_with_its_hosts(fleet: FleetOfRoots, hosts: dict[str, Path]) -> None:
     (hosts["b"] / "srv/vol").mkdir(parents=True)
     volume = hosts["b"] / "srv/vol"
@@ -142,6 +160,7 @@ def test_a_name_is_shown_with_its_hosts(fleet: FleetOfRoots, hosts: dict[str, Pa
 # whois
 
 
+@pytest.mark.slow
 def test_an_id_is_asked_of_all_hosts(fleet: FleetOfRoots, hosts: dict[str, Path]) -> None:
     # A name of one host alone; others may give the same ids to others.
     fleet.query(
@@ -167,17 +186,25 @@ def test_an_id_is_asked_of_all_hosts(fleet: FleetOfRoots, hosts: dict[str, Path]
     assert shown[3] == "    eve (account): 655370, of b itself"
 
 
-def test_ids_of_a_container_are_asked_of_a_host(hosts: dict[str, Path]) -> None:
+def test_ids_of_a_container_are_asked_of_a_host(still: dict[str, Path]) -> None:
     words = ("whois", "--container", "db", "33")
-    assert lines(*words, "--host", "a", root=hosts["b"]) == lines(*words, root=hosts["a"])
-    here(*words, "--host", "c", "--root", hosts["b"], status=1)
+    assert lines(*words, "--host", "a", root=still["b"]) == lines(*words, root=still["a"])
+    here(*words, "--host", "c", "--root", still["b"], status=1)
+
+
+def test_an_id_is_that_of_a_name_on_hosts(still: dict[str, Path]) -> None:
+    shown = lines("whois", "655370", "--fleet", root=still["c"])
+    assert shown[2:4] == [
+        "    db, container id 10: 655360-720895, held on a",
+        "    eve (account): 655370, of b itself",
+    ]
 
 
 # map and capacity
 
 
-def test_the_map_has_what_hosts_have_on_one_axis(hosts: dict[str, Path]) -> None:
-    found = document("map", "--fleet", root=hosts["b"])
+def test_the_map_has_what_hosts_have_on_one_axis(still: dict[str, Path]) -> None:
+    found = document("map", "--fleet", root=still["b"])
     assert [
         (p["range"], p["uid"], p["gid"], p["state"], p["name"], p["hosts"]) for p in found["pieces"]
     ] == [
@@ -187,19 +214,19 @@ def test_the_map_has_what_hosts_have_on_one_axis(hosts: dict[str, Path]) -> None
         (ids(655370, 1), True, False, "own", None, ["b"]),
     ]
     assert found["complete"]
-    assert [p["name"] for p in document("map", "--host", "b", root=hosts["a"])["pieces"]] == [
+    assert [p["name"] for p in document("map", "--host", "b", root=still["a"])["pieces"]] == [
         "web",
         None,
     ]
-    text = here("map", "--fleet", "--width", "100", "--root", hosts["a"])[0]
+    text = here("map", "--fleet", "--width", "100", "--root", still["a"])[0]
     assert "web on a, b" in text
     assert "big on c" in text
     assert "useradd" not in text
 
 
-def test_the_map_of_many_names_has_a_piece_for_the_same_hosts(hosts: dict[str, Path]) -> None:
+def test_the_map_of_many_names_has_a_piece_for_the_same_hosts(still: dict[str, Path]) -> None:
     with mock.patch.object(views, "PIECES", 3):
-        found = document("map", "--fleet", root=hosts["a"])
+        found = document("map", "--fleet", root=still["a"])
     # web is on two hosts; each kind of ids is a piece.
     assert [(p["range"], p["name"], p["hosts"]) for p in found["pieces"]][:2] == [
         (ids(WEB), None, ["a", "b"]),
@@ -208,27 +235,28 @@ def test_the_map_of_many_names_has_a_piece_for_the_same_hosts(hosts: dict[str, P
     assert not found["complete"]
 
 
-def test_the_pictures_show_a_fleet_too(hosts: dict[str, Path], tmp_path: Path) -> None:
+def test_the_pictures_show_a_fleet_too(still: dict[str, Path], tmp_path: Path) -> None:
     svg, html = tmp_path / "a.svg", tmp_path / "a.html"
-    here("map", "--fleet", "--svg", svg, "--html", html, "--root", hosts["a"])
+    here("map", "--fleet", "--svg", svg, "--html", html, "--root", still["a"])
     assert "web on a, b" in svg.read_text()
     assert "web on a, b" in html.read_text()
 
 
-def test_room_for_a_name_of_the_fleet_is_what_no_host_has(hosts: dict[str, Path]) -> None:
+def test_room_for_a_name_of_the_fleet_is_what_no_host_has(still: dict[str, Path]) -> None:
     words = ("capacity", "--pool", f"{WEB}-{WEB + 5 * 65536 - 1}")
-    found = document(*words, "--fleet", root=hosts["c"])
+    found = document(*words, "--fleet", root=still["c"])
     # Of five ranges three are taken, one of them only quarantined.
     assert (found["free"], found["more"], found["used"]) == (2 * 65536, 2, 3 * 65536)
     assert (found["quarantined"], found["more_after_forget"]) == (65536, 3)
     assert found["gaps"] == [ids(BIG + 65536, 2 * 65536)]
-    small = document(*words, "--fleet", "--size", "1000", root=hosts["c"])
+    small = document(*words, "--fleet", "--size", "1000", root=still["c"])
     assert small["size"] == 1000
 
 
 # history
 
 
+@pytest.mark.slow
 def test_the_history_of_all_hosts_is_in_the_order_of_time(
     fleet: FleetOfRoots, hosts: dict[str, Path]
 ) -> None:
@@ -256,6 +284,17 @@ def test_the_history_of_all_hosts_is_in_the_order_of_time(
     ]
 
 
+def test_each_event_has_its_host(still: dict[str, Path]) -> None:
+    with mock.patch.object(views, "EVENTS", 1):
+        found = document("history", "--fleet", root=still["a"])["entries"]
+    assert sorted((e["host"], e["number"]) for e in found) == [
+        ("a", 1),
+        ("b", 1),
+        ("c", 1),
+        ("c", 2),
+    ]
+
+
 # check
 
 
@@ -265,13 +304,14 @@ def codes(*words: str, root: Path, status: int | None = 0) -> list[str]:
 
 
 def test_a_fleet_in_order_has_no_finding_but_what_stands_in_the_way(
-    hosts: dict[str, Path],
+    still: dict[str, Path],
 ) -> None:
     # Only eve's id on b, where db is not.
-    assert codes("--fleet", root=hosts["a"]) == ["USN207"]
-    assert codes("--host", "a", root=hosts["b"]) == []
+    assert codes("--fleet", root=still["a"]) == ["USN207"]
+    assert codes("--host", "a", root=still["b"]) == []
 
 
+@pytest.mark.slow
 def test_what_hosts_have_to_do_is_found(fleet: FleetOfRoots, hosts: dict[str, Path]) -> None:
     wish(fleet, "a", "x")
     wish(fleet, "c", "y", "no room")
@@ -281,6 +321,7 @@ def test_what_hosts_have_to_do_is_found(fleet: FleetOfRoots, hosts: dict[str, Pa
     assert codes("--fleet", "--select", "USN204", root=hosts["a"]) == ["USN204"]
 
 
+@pytest.mark.slow
 def test_a_name_with_other_ids_on_another_host_is_an_error(
     fleet: FleetOfRoots, hosts: dict[str, Path]
 ) -> None:
@@ -326,6 +367,7 @@ def test_a_claim_without_a_row_and_a_row_without_a_claim_are_errors(
     assert codes("--host", "c", root=hosts["b"]) == []
 
 
+@pytest.mark.slow
 def test_ids_that_a_host_has_twice_are_found(fleet: FleetOfRoots, hosts: dict[str, Path]) -> None:
     fleet.query("UPDATE usernsplan.own SET ids = '[589824,589830)'")
     found = document("check", "--fleet", root=hosts["a"])["findings"]
@@ -361,11 +403,11 @@ def test_a_host_in_no_fleet_says_so(option: str, tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     for command in LOOKING:
         _, err = here(*command.split(), option, "--root", tmp_path, status=2)
-        assert f"{option[:6].rstrip('=')}: this host is in no fleet" in err, command
+        assert f"{option.partition('=')[0]}: this host is in no fleet" in err, command
 
 
-def test_a_host_that_the_fleet_does_not_have_is_wrong_usage(hosts: dict[str, Path]) -> None:
-    _, err = here("list", "--host", "aa", "--root", hosts["a"], status=2)
+def test_a_host_that_the_fleet_does_not_have_is_wrong_usage(still: dict[str, Path]) -> None:
+    _, err = here("list", "--host", "aa", "--root", still["a"], status=2)
     assert "the fleet has no host 'aa'" in err
 
 
@@ -382,31 +424,35 @@ def away(root: Path) -> None:
 
 
 def test_without_the_server_a_host_shows_its_copy_and_says_how_old_it_is(
-    hosts: dict[str, Path],
+    still: dict[str, Path], tmp_path: Path
 ) -> None:
-    there = {command: here(*command.split(), "--root", hosts["a"]) for command in LOOKING}
-    away(hosts["a"])
+    root = shutil.copytree(still["a"], tmp_path / "a")
+    there = {command: here(*command.split(), "--root", root) for command in LOOKING}
+    away(root)
     for command in LOOKING:
-        out, err = here(*command.split(), "--root", hosts["a"])
+        out, err = here(*command.split(), "--root", root)
         assert out == there[command][0]
         assert "is not reachable (no such file or directory)" in err
         assert "this is this host's copy, 2 h old" in err
-        said = document(*command.split(), root=hosts["a"])["fleet"]
+        said = document(*command.split(), root=root)["fleet"]
         assert (said["reachable"], said["age_seconds"] // 60) == (False, 120)
     assert all("reachable" not in err for _, err in there.values())
 
 
-def test_what_needs_the_server_is_unreachable_without_it(hosts: dict[str, Path]) -> None:
-    away(hosts["a"])
+def test_what_needs_the_server_is_unreachable_without_it(
+    still: dict[str, Path], tmp_path: Path
+) -> None:
+    root = shutil.copytree(still["a"], tmp_path / "a")
+    away(root)
     for command in LOOKING:
         for option in ("--fleet", "--host=b"):
-            _, err = here(*command.split(), option, "--root", hosts["a"], status=10)
+            _, err = here(*command.split(), option, "--root", root, status=10)
             assert "without --fleet and --host, the command shows this host" in err
 
 
-def test_while_the_server_answers_nothing_is_said(hosts: dict[str, Path]) -> None:
+def test_while_the_server_answers_nothing_is_said(still: dict[str, Path]) -> None:
     for command in LOOKING:
-        assert "fleet" not in document(*command.split(), root=hosts["a"])
+        assert "fleet" not in document(*command.split(), root=still["a"])
 
 
 def test_what_listens_and_is_no_server_or_is_silent_is_away(

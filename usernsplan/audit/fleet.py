@@ -58,7 +58,9 @@ def other_words(facts: Facts) -> Iterator[Seen]:
     """A name has the same ids on several hosts, and differs in something else.
 
     The owner of its lines, the strategy, the policy or what passes through is not the same. The ids
-    are, so volumes fit. The containers may still behave differently.
+    are, so volumes fit.
+
+    The containers may still behave differently: one has a policy, and the other has none.
 
     Compare them with usernsplan show NAME --fleet, and change what is not on purpose.
     """

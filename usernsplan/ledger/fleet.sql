@@ -39,7 +39,6 @@ CREATE TABLE claim (
     CONSTRAINT no_overlap EXCLUDE USING gist (hosts WITH &&, kind WITH =, ids WITH &&)
 );
 CREATE INDEX claim_name ON claim (name);
-CREATE INDEX claim_ids ON claim USING gist (ids);
 
 -- Which hosts have a claim, and as what. A claim that no host has is deleted.
 -- intended: a run is at work. wanted: an operator asks the host to take it. leaving: a run that is at work gives

@@ -58,7 +58,8 @@ class Server:
 
     def __init__(self, url: str) -> None:
         self._open: psycopg.Connection | None = None
-        self._unsafe = ""
+        # A list, because the connection must not refer to us: it ends when nobody does.
+        self._notices: list[psycopg.errors.Diagnostic] = []
         # Nothing is imported for a command that asks nothing.
         self.url = url
 
@@ -72,8 +73,8 @@ class Server:
             # No prepared statements: a pooler between us and the server may not keep them.
             found = db.execute(statement, values, prepare=False)
             rows = found.fetchall() if found.description else []
-        if self._unsafe:
-            raise LedgerUnreachableError(self._unsafe, hint="run the same command again")
+        if unsafe := self._unconfirmed():
+            raise LedgerUnreachableError(unsafe, hint="run the same command again")
         return rows
 
     def script(self, statements: str) -> None:
@@ -123,18 +124,19 @@ class Server:
             return self._open
         psycopg = _driver()
         self._open = psycopg.connect(checked(self.url), autocommit=True, **_SETTINGS)
-        self._open.add_notice_handler(self._noticed)
+        self._open.add_notice_handler(self._notices.append)
         return self._open
 
-    def _noticed(self, notice: psycopg.errors.Diagnostic) -> None:
+    def _unconfirmed(self) -> str:
         """A commit that no standby confirmed is not durable, although the server says it is done."""
-        if notice.sqlstate == "01000" and "replication" in (notice.message_primary or ""):
-            self._unsafe = f"{shown(self.url)}: {notice.message_primary}"
+        texts = (n.message_primary or "" for n in self._notices if n.sqlstate == "01000")
+        found = next((text for text in texts if "replication" in text), "")
+        return f"{shown(self.url)}: {found}" if found else ""
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
         psycopg = _driver()
-        self._unsafe = ""
+        self._notices.clear()
         try:
             yield
         except psycopg.Error as error:

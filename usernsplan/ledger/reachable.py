@@ -126,13 +126,14 @@ def _at(place: Place) -> str:
     import socket  # noqa: PLC0415 - only in a fleet
 
     try:
-        if place.path:
-            one = socket.socket(socket.AF_UNIX)
-            one.settimeout(PATIENCE)
-            one.connect(place.path.replace("@", "\0", 1))
-        else:
-            one = socket.create_connection(place, PATIENCE)
-        with one:
+        with (
+            socket.socket(socket.AF_UNIX)
+            if place.path
+            else socket.create_connection(place, PATIENCE)
+        ) as one:
+            if place.path:
+                one.settimeout(PATIENCE)
+                one.connect(place.path.replace("@", "\0", 1))
             one.sendall(_QUESTION)
             return (
                 "" if one.recv(1) in _ANSWERS else "what listens there is no server of PostgreSQL"

@@ -161,15 +161,20 @@ WHERE (c.at, c.host, c.number) > (%s, %s, %s) {one} ORDER BY c.at, c.host, c.num
 # A host that is at work, or was interrupted, is right only after its run.
 _IDLE = "NOT EXISTS (SELECT FROM usernsplan.intent i WHERE i.host = %s)"
 _CLAIMS_ALONE = """
-SELECT DISTINCT c.name, d.state FROM usernsplan.hold d JOIN usernsplan.claim c ON c.id = d.claim
-WHERE d.host = %s AND {idle} AND d.state IN ('held', 'quarantined', 'reserved') AND NOT EXISTS (
-    SELECT FROM usernsplan.content r WHERE r.host = d.host AND (
-        (d.state = 'held' AND r.what = 'allocation' AND r.key = c.name)
-        OR (d.state = 'reserved' AND r.what = 'reservation'
+SELECT DISTINCT a.name, a.state FROM (
+    SELECT c.name, d.state FROM usernsplan.hold d JOIN usernsplan.claim c ON c.id = d.claim
+        WHERE d.host = %s AND d.state = 'held' AND NOT EXISTS (
+            SELECT FROM usernsplan.content r
+            WHERE r.host = d.host AND r.what = 'allocation' AND r.key = c.name)
+    UNION ALL SELECT c.name, d.state FROM usernsplan.hold d JOIN usernsplan.claim c ON c.id = d.claim
+        WHERE d.host = %s AND d.state = 'reserved' AND NOT EXISTS (
+            SELECT FROM usernsplan.content r WHERE r.host = d.host AND r.what = 'reservation'
             AND r.key = format('%%s-%%s', lower(c.ids), upper(c.ids) - 1))
-        OR (d.state = 'quarantined' AND r.what = 'quarantine' AND r.value::jsonb ->> 0 = c.name
-            AND (r.value::jsonb ->> 1)::bigint = lower(c.ids))))
-ORDER BY 1, 2 LIMIT %s
+    UNION ALL SELECT c.name, d.state FROM usernsplan.hold d JOIN usernsplan.claim c ON c.id = d.claim
+        WHERE d.host = %s AND d.state = 'quarantined' AND (c.name, lower(c.ids)) NOT IN (
+            SELECT r.value::jsonb ->> 0, (r.value::jsonb ->> 1)::bigint FROM usernsplan.content r
+            WHERE r.host = %s AND r.what = 'quarantine')) AS a
+WHERE {idle} ORDER BY 1, 2 LIMIT %s
 """.replace("{idle}", _IDLE)
 _ROWS_ALONE = """
 SELECT a.name, a.state FROM (
@@ -325,7 +330,7 @@ class Views:
         statement = _DIFFERING.format(local=_LOCAL, same=_OF_FILES)
         last = ""
         while True:
-            [[last, names]] = self._rows(statement, last, 10 * NAMES)
+            [[last, names]] = self._rows(statement, last, 2 * NAMES)
             if last is None:
                 return
             for name in names:
@@ -337,7 +342,7 @@ class Views:
 
     def _unbacked(self, host: HostSeen) -> Iterator[Unbacked]:
         n, most = host.number, MOST + 1
-        for name, state in self._rows(_CLAIMS_ALONE, n, n, most):
+        for name, state in self._rows(_CLAIMS_ALONE, n, n, n, n, n, most):
             yield Unbacked(host.name, name, state, is_claim=True)
         for name, state in self._rows(_ROWS_ALONE, n, n, n, n, most):
             yield Unbacked(host.name, name, state, is_claim=False)

@@ -426,7 +426,7 @@ def away(root: Path) -> None:
 def test_without_the_server_a_host_shows_its_copy_and_says_how_old_it_is(
     still: dict[str, Path], tmp_path: Path
 ) -> None:
-    root = shutil.copytree(still["a"], tmp_path / "a")
+    root = shutil.copytree(still["a"], tmp_path / "a", symlinks=True)
     there = {command: here(*command.split(), "--root", root) for command in LOOKING}
     away(root)
     for command in LOOKING:
@@ -442,7 +442,7 @@ def test_without_the_server_a_host_shows_its_copy_and_says_how_old_it_is(
 def test_what_needs_the_server_is_unreachable_without_it(
     still: dict[str, Path], tmp_path: Path
 ) -> None:
-    root = shutil.copytree(still["a"], tmp_path / "a")
+    root = shutil.copytree(still["a"], tmp_path / "a", symlinks=True)
     away(root)
     for command in LOOKING:
         for option in ("--fleet", "--host=b"):

@@ -87,8 +87,8 @@ def silent(facts: Facts) -> Iterator[Seen]:
     What this host has is still kept for it, and nobody else gets its ids. What it should have done
     meanwhile, and what it has of its own, is unknown.
 
-    Run usernsplan sync on the host. If the host is gone for good, an operator lets it leave: then
-    its ids can be given out again. Files on a shared disk may still carry them.
+    Run usernsplan sync on the host. If the host is gone for good, let it leave the fleet: then its
+    ids can be given out again. Files on a shared disk may still carry them.
     """
     for host in facts.fleet.hosts if facts.fleet else _NOTHING:
         if host.seconds > SILENT:
@@ -96,8 +96,7 @@ def silent(facts: Facts) -> Iterator[Seen]:
             yield Seen(
                 "",
                 f"{line(host.name)} was last seen {days} days ago",
-                "usernsplan sync, on that host; if it is gone for good: usernsplan ledger leave --host "
-                + shell(host.name),
+                "usernsplan sync, on that host",
             )
 
 

@@ -10,7 +10,7 @@ from usernsplan.cli.options import note
 from usernsplan.errors import ExitStatus, InvalidValueError, UnknownNameError
 from usernsplan.escape import line
 from usernsplan.ledger.views import Views
-from usernsplan.report import fleet as report
+from usernsplan.report import across as report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from usernsplan.ids import IdSet
 from usernsplan.mapping import KINDS
-from usernsplan.report.fleet import told
+from usernsplan.report.across import told
 from usernsplan.report.scale import HOST_IDS
 from usernsplan.space import Capacity, Segment, Space
 

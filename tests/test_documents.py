@@ -22,6 +22,8 @@ from usernsplan.errors import ExitStatus, UsernsplanError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.postgres import FleetOfRoots
+
 pytestmark = needs_root
 
 # ROOT, DIR (a volume) and FILE (a plan file) are placeholders; the middle lists commands to run first.
@@ -86,6 +88,17 @@ CASES = [
     ("ledger-rebuild", RELEASED, "ledger rebuild --dry-run --root ROOT"),
     ("error", (), "show nothing --root ROOT"),
 ]
+# Of a fleet with the hosts a and b; these are on a.
+OF_FLEET = [
+    ("fleet-list", "list --fleet"),
+    ("fleet-show", "show web --host a"),
+    ("fleet-whois", "whois 589825 0 1000 --fleet"),
+    ("whois-container", "whois --container web 33 --fleet"),
+    ("fleet-map", "map --fleet"),
+    ("fleet-capacity", "capacity --fleet"),
+    ("fleet-history", "history --fleet"),
+    ("check", "check --fleet"),
+]
 PLAN = "strategy: per-container\nengines: [podman]\ncontainers: [{name: db, volumes: [VOLUME]}]\n"
 
 
@@ -139,6 +152,17 @@ def test_a_document_is_as_the_schema_says(
     assert document_in(out)["kind"] == kind
 
 
+def test_a_document_of_a_fleet_is_as_the_schema_says(fleet: FleetOfRoots) -> None:
+    root, _ = fleet.host("a"), fleet.host("b")
+    (root / "srv/vol").mkdir(parents=True)
+    here(*typed(MADE, root))
+    here(*typed("fix-volume DIR --container web --mode shift --root ROOT", root))
+    here(*typed("release old --root ROOT", root))
+    for kind, words in OF_FLEET:
+        out, _ = here(*words.split(), "--root", root, "--json")
+        assert document_in(out)["kind"] == kind, words
+
+
 def with_json(command: Any, name: str = "") -> Iterator[str]:  # noqa: ANN401 - of typer's own click
     for inner, one in getattr(command, "commands", {}).items():
         yield from with_json(one, f"{name} {inner}".strip())
@@ -154,7 +178,7 @@ def test_every_command_with_json_and_every_kind_are_tried_above() -> None:
         name for name in commands if not any(f"{one} ".startswith(f"{name} ") for one in tried)
     }
     assert missing == set()
-    assert {kind for kind, _, _ in CASES} == set(KINDS)
+    assert {kind for kind, *_ in (*CASES, *OF_FLEET)} == set(KINDS)
 
 
 def test_a_field_that_no_schema_has_and_one_that_lacks_are_seen() -> None:

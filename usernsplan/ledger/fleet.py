@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import json
 from itertools import starmap
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from usernsplan.errors import DamagedLedgerError, LedgerError, UsernsplanError
 from usernsplan.escape import line
+from usernsplan.fleetwide import Away
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.ledger import codec, member, schema
 from usernsplan.ledger.exclusive import Hold, changed, holds
@@ -86,6 +87,15 @@ class FleetLedger:
         self.member = who
         self.server = server or Server(who.url)
         self.place = local.place
+
+    def away(self) -> Away | None:
+        """Why the server gives no answer now; None if it does."""
+        from usernsplan.ledger import reachable  # noqa: PLC0415 - only for what shows the file
+
+        why = reachable.why_not(self.member.url)
+        return (
+            Away(shown(self.member.url), why, member.seconds_since(self._layout)) if why else None
+        )
 
     def exists(self) -> bool:
         """Tell whether the host has a ledger of its own, readable or not."""
@@ -357,7 +367,7 @@ class FleetLedger:
             "WHERE host = %s ORDER BY number",
             self.member.number,
         )
-        self._local.restore([(what, _unpacked(value)) for what, value in content], events)
+        self._local.restore([(what, unpacked(value)) for what, value in content], events)
 
     def _damage(self) -> DamagedLedgerError | None:
         """Why the host's file cannot be read, if it is damaged."""
@@ -457,5 +467,6 @@ def _packed(row: Iterable[object]) -> str:
     return json.dumps([{"hex": v.hex()} if isinstance(v, bytes) else v for v in row])
 
 
-def _unpacked(text: str) -> list[object]:
+def unpacked(text: str) -> list[Any]:
+    """The row of a table that is packed as JSON in ``content``."""
     return [bytes.fromhex(v["hex"]) if isinstance(v, dict) else v for v in json.loads(text)]

@@ -67,6 +67,8 @@ CREATE TABLE event (
     role name NOT NULL DEFAULT session_user,
     PRIMARY KEY (host, number)
 );
+-- The history of all hosts is read in portions.
+CREATE INDEX event_at ON event (at, host, number);
 
 -- The run that a host has begun: the rows of its ledger, files included.
 CREATE TABLE intent (
@@ -97,6 +99,7 @@ CREATE TABLE own (
     holder text NOT NULL
 );
 CREATE INDEX own_host ON own (host);
+CREATE INDEX own_ids ON own USING gist (ids);
 
 -- What operators ask of a host: to allocate a name, or to release it (strategy is ''). options: those of the
 -- strategy, as JSON. start: the first host id. refused: why the host did not do it.
@@ -453,5 +456,7 @@ END $$;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA usernsplan FROM PUBLIC;
 GRANT USAGE ON SCHEMA usernsplan TO usernsplan_host, usernsplan_operator;
 GRANT SELECT ON meta, host, claim, hold, event, content, own, wish, lease TO usernsplan_host, usernsplan_operator;
+-- Whether a host is at work everybody may see, but not the files in it.
+GRANT SELECT (host, number) ON intent TO usernsplan_host, usernsplan_operator;
 GRANT EXECUTE ON FUNCTION is_operator, mine, join_host, begin_run, tell, drop_run, leave, look, taken, named,
     pending, clashes, answer_wish TO usernsplan_host, usernsplan_operator;

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidFileError, LedgerError, NotPermittedError
-from usernsplan.host import config, files
+from usernsplan.host import files
 from usernsplan.layout import CONFIG_FILE, FLEET
 from usernsplan.values import NamedTuple
 
@@ -69,6 +69,8 @@ def place(layout: Layout) -> str:
     # A host without a fleet does not load YAML for this.
     if raw is None or b"ledger" not in raw:
         return ""
+    from usernsplan.host import config  # noqa: PLC0415 - only in a fleet
+
     found = config.load(layout, None)
     return found.ledger if found else ""
 

@@ -62,9 +62,11 @@ class Server:
 
     def __init__(self, url: str, *, any_version: bool = False) -> None:
         self._open: psycopg.Connection | None = None
-        self._unsafe = ""
+        # A list, because the connection must not refer to us: it ends when nobody does.
+        self._notices: list[psycopg.errors.Diagnostic] = []
         self._any_version = self._is_known = any_version
-        self.url = checked(url)
+        # Nothing is imported for a command that asks nothing.
+        self.url = url
 
     def __del__(self) -> None:
         """A command opens the ledger at many places; the connection ends with its user."""
@@ -76,8 +78,8 @@ class Server:
             # No prepared statements: a pooler between us and the server may not keep them.
             found = db.execute(statement, values, prepare=False)
             rows = found.fetchall() if found.description else []
-        if self._unsafe:
-            raise LedgerUnreachableError(self._unsafe, hint="run the same command again")
+        if unsafe := self._unconfirmed():
+            raise LedgerUnreachableError(unsafe, hint="run the same command again")
         return rows
 
     def script(self, statements: str) -> None:
@@ -98,6 +100,14 @@ class Server:
                     self.rows("ROLLBACK")
             raise
         self.rows("COMMIT" if keep else "ROLLBACK")
+
+    def ping(self) -> bool:
+        """Tell whether a server answers, whoever asks."""
+        psycopg = _driver()
+        from psycopg.conninfo import make_conninfo  # noqa: PLC0415 - see the top
+
+        place = make_conninfo(checked(self.url), connect_timeout=_CONNECT)
+        return bool(psycopg.pq.PGconn.ping(place.encode()) == psycopg.pq.Ping.OK)
 
     def close(self) -> None:
         """Close the connection, if there is one."""
@@ -143,19 +153,20 @@ class Server:
         if self._open is not None and not self._open.closed:
             return self._open
         psycopg = _driver()
-        self._open = psycopg.connect(self.url, autocommit=True, **_SETTINGS)
-        self._open.add_notice_handler(self._noticed)
+        self._open = psycopg.connect(checked(self.url), autocommit=True, **_SETTINGS)
+        self._open.add_notice_handler(self._notices.append)
         return self._open
 
-    def _noticed(self, notice: psycopg.errors.Diagnostic) -> None:
+    def _unconfirmed(self) -> str:
         """A commit that no standby confirmed is not durable, although the server says it is done."""
-        if notice.sqlstate == "01000" and "replication" in (notice.message_primary or ""):
-            self._unsafe = f"{shown(self.url)}: {notice.message_primary}"
+        texts = (n.message_primary or "" for n in self._notices if n.sqlstate == "01000")
+        found = next((text for text in texts if "replication" in text), "")
+        return f"{shown(self.url)}: {found}" if found else ""
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
         psycopg = _driver()
-        self._unsafe = ""
+        self._notices.clear()
         try:
             yield
         except psycopg.Error as error:

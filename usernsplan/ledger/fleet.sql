@@ -40,6 +40,49 @@ CREATE TABLE claim (
 );
 CREATE INDEX claim_name ON claim (name);
 
+-- All ids that some host has, in blocks of 2^22, so that a host that looks for free ones need not read a million
+-- claims. The triggers of claim keep it.
+CREATE TABLE taken_block (
+    kind text NOT NULL,
+    number int NOT NULL,
+    ids int8multirange NOT NULL,
+    PRIMARY KEY (kind, number)
+);
+
+CREATE FUNCTION note_claims() RETURNS trigger LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+BEGIN
+    INSERT INTO taken_block AS b (kind, number, ids)
+        SELECT c.kind, n, range_agg(c.ids * int8range(n::bigint << 22, (n + 1)::bigint << 22))
+        FROM changed c, generate_series((lower(c.ids) >> 22)::int, ((upper(c.ids) - 1) >> 22)::int) n
+        GROUP BY c.kind, n
+        ON CONFLICT (kind, number) DO UPDATE SET ids = b.ids + excluded.ids;
+    RETURN NULL;
+END $$;
+
+-- Of ids that several hosts had as local ones, those stay that another one still has.
+CREATE FUNCTION forget_claims() RETURNS trigger LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+BEGIN
+    UPDATE taken_block b SET ids = b.ids - gone.ids + gone.kept
+        FROM (
+            SELECT c.kind, n, range_agg(c.ids * block.ids) AS ids,
+                coalesce(range_agg(other.ids * c.ids * block.ids)
+                    FILTER (WHERE NOT isempty(other.ids * c.ids * block.ids)), '{}') AS kept
+            FROM changed c
+            CROSS JOIN generate_series((lower(c.ids) >> 22)::int, ((upper(c.ids) - 1) >> 22)::int) n
+            CROSS JOIN LATERAL (SELECT int8range(n::bigint << 22, (n + 1)::bigint << 22) AS ids) block
+            LEFT JOIN claim other ON NOT upper_inf(c.hosts) AND other.kind = c.kind AND other.ids && c.ids
+            GROUP BY c.kind, n) gone
+        WHERE b.kind = gone.kind AND b.number = gone.n;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER note_claims AFTER INSERT ON claim REFERENCING NEW TABLE AS changed
+    FOR EACH STATEMENT EXECUTE FUNCTION note_claims();
+CREATE TRIGGER forget_claims AFTER DELETE ON claim REFERENCING OLD TABLE AS changed
+    FOR EACH STATEMENT EXECUTE FUNCTION forget_claims();
+
 -- Which hosts have a claim, and as what. A claim that no host has is deleted.
 -- intended: a run is at work. wanted: an operator asks the host to take it. leaving: a run that is at work gives
 -- it up, so that nobody may join in.
@@ -408,11 +451,22 @@ CREATE FUNCTION taken(of_host text, asked text[]) RETURNS TABLE (kind text, ids 
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
 DECLARE n int := mine(of_host);
 BEGIN
-    -- What another host has as local ids too: a name of the whole fleet is there as well.
-    RETURN QUERY SELECT c.kind, range_agg(c.ids) FROM claim c
-        WHERE NOT EXISTS (SELECT FROM hold h WHERE h.claim = c.id AND h.host = n)
-        AND NOT (c.name = ANY (asked) AND upper_inf(c.hosts))
-        GROUP BY c.kind;
+    RETURN QUERY
+        WITH mine AS (
+            SELECT c.kind, c.ids, c.hosts FROM hold h JOIN claim c ON c.id = h.claim WHERE h.host = n
+        ), free AS (
+            SELECT m.kind, m.ids FROM mine m WHERE upper_inf(m.hosts)
+            UNION ALL SELECT c.kind, c.ids FROM claim c WHERE c.name = ANY (asked) AND upper_inf(c.hosts)
+            -- What another host has as local ids too: a name of the whole fleet is there as well.
+            UNION ALL SELECT m.kind, unnest(int8multirange(m.ids) - coalesce((
+                SELECT range_agg(c.ids) FROM claim c
+                WHERE c.kind = m.kind AND c.ids && m.ids AND NOT c.hosts @> n), '{}'))
+            FROM mine m WHERE NOT upper_inf(m.hosts)
+        ), theirs AS (
+            SELECT b.kind, range_agg(r.ids) AS ids FROM taken_block b, unnest(b.ids) AS r(ids) GROUP BY b.kind
+        )
+        SELECT t.kind, t.ids - coalesce((SELECT range_agg(f.ids) FROM free f WHERE f.kind = t.kind), '{}')
+        FROM theirs t;
 END $$;
 
 -- The ids of these names, where the whole fleet has them: which hosts have them, and which only quarantine them.

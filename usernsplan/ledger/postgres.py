@@ -284,8 +284,8 @@ def may_have_password(url: str) -> bool:
 
 
 def shown(url: str) -> str:
-    """A place for messages; ``checked`` has seen that no password is in it."""
-    return line(url)
+    """A place for messages. One that may have a password, which ``checked`` refuses, is not shown."""
+    return "the place in config.yaml" if may_have_password(url) else line(url)
 
 
 def arrays(rows: Sequence[Sequence[object]], width: int) -> list[list[object]]:

@@ -366,6 +366,20 @@ class Wish(NamedTuple):
     at: str
 
 
+class Clash(NamedTuple):
+    """Ids of this host's ``name`` that ``other`` has on ``hosts``, or other ids that the same name has there.
+
+    The ids are those from ``start`` up to, but without, ``stop``.
+    """
+
+    name: str
+    kind: str
+    start: int
+    stop: int
+    other: str
+    hosts: str
+
+
 class Refused(NamedTuple):
     """A wish that this host does not grant, and why; ``hint`` is the remedy."""
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from usernsplan.ids import IdSet
-    from usernsplan.model import HistoryEntry, Intent, Record
+    from usernsplan.model import Clash, HistoryEntry, Intent, Record
 
 # The versions whose state is derived by hand; 7 to 10 noted a change for each of their events.
 VERSIONS = (1, 2, 3, 4, 5, 6)
@@ -54,6 +54,10 @@ class MemoryLedger:
 
     def deciding(self) -> LedgerState:
         return self.state()
+
+    def clashes(self, change: LedgerChange) -> tuple[Clash, ...]:
+        del change
+        return ()
 
     def away(self) -> None:
         return

@@ -141,6 +141,10 @@ def allocate(
         bool,
         Option("--no-lines", help="Keep it in the ledger alone, for engines that need no line."),
     ] = False,
+    local: Annotated[
+        bool,
+        Option("--local", help="In a fleet: these ids are this host's alone under this name."),
+    ] = False,
     daemon: Annotated[
         Optional[str],
         Option(metavar="NAME", help="Set Docker's userns-remap to this container."),
@@ -230,6 +234,7 @@ def allocate(
         owner=owner,
         within=within,
         in_files=False if no_lines else None,
+        local=local,
         passes=tuple(passes or ()),
         pass_privileged=pass_privileged,
         start=start,
@@ -246,8 +251,7 @@ def allocate(
         publish=_published(publish),
     )
     defaults = load_config(layout_at(root), config)
-    decide = _decision(request, strategy, root, defaults, docker=docker)
-    asked = request.names or (DEFAULT_NAME,)
+    decide, asked = _decision(request, strategy, root, defaults, docker=docker)
     plan = run(decide, root, preview=dry_run or check, as_json=json, yes=yes, asked=asked)
 
     if check and plan.changed:
@@ -262,8 +266,8 @@ def _pool_options(engine: str, typed: dict[str, int | None]) -> PoolOptions:
 
 def _decision(
     request: AllocateRequest, strategy: str, root: str, config: Config | None, *, docker: bool
-) -> Callable[[HostState], Plan]:
-    """The function that decides: by the plan file if nothing is named, else by the request."""
+) -> tuple[Callable[[HostState], Plan], tuple[str, ...]]:
+    """The function that decides, and the names: by the plan file if nothing is named, else by the request."""
     is_named = request.names or docker
     layout = layout_at(root)
     # With --strategy, the folder in which the user types the command makes no difference.
@@ -286,7 +290,8 @@ def _decision(
         )
     if not request.names and plan_file.is_here():
         note([f"--strategy, --docker and --engine ignore ./{plan_file.HERE}"])
-    return partial(make_plan, request=of_request(request, config) if config else request)
+    decide = partial(make_plan, request=of_request(request, config) if config else request)
+    return decide, request.names or (DEFAULT_NAME,)
 
 
 def _published(value: str | None) -> Published | None:
@@ -348,8 +353,8 @@ def _names(
 
 def _by_file(
     file: FoundFile, strategy: str, root: str, config: Config | None, *, replace_remap: bool
-) -> Callable[[HostState], Plan]:
-    """The function that decides by a plan file; --strategy may only repeat the file's."""
+) -> tuple[Callable[[HostState], Plan], tuple[str, ...]]:
+    """The function that decides by a plan file, and its names; --strategy may only repeat the file's."""
     from usernsplan import planfile  # noqa: PLC0415 - imports YAML and volumes
 
     loaded = planfile.found(layout_at(root), file, config)
@@ -359,7 +364,7 @@ def _by_file(
             hint="leave out --strategy",
         )
     note([f"{file.path} sets what is allocated"])
-    return planfile.allocating(loaded, replace_remap=replace_remap)
+    return planfile.allocating(loaded, replace_remap=replace_remap), planfile.names(loaded)
 
 
 allocate.more = ("engines", options_of_pools())  # type: ignore[attr-defined]

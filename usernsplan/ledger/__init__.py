@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from usernsplan.layout import Layout
     from usernsplan.model import (
         Allocation,
+        Clash,
         Event,
         HistoryEntry,
         Intent,
@@ -60,6 +61,9 @@ class Ledger(Protocol):
 
         Returns what was done, for messages.
         """
+
+    def clashes(self, change: LedgerChange) -> tuple[Clash, ...]:
+        """In a fleet: what other hosts have of the ids that a change would give this host."""
 
     def about(self, ids: IdSet) -> LedgerState:
         """The part of the state that concerns some host ids, without volumes.

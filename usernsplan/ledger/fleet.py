@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from itertools import starmap
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import DamagedLedgerError, LedgerError, UsernsplanError
 from usernsplan.escape import line
@@ -25,7 +25,7 @@ from usernsplan.ledger import codec, member, schema
 from usernsplan.ledger.exclusive import Hold, changed, holds
 from usernsplan.ledger.fold import fold
 from usernsplan.ledger.postgres import Server, arrays, shown
-from usernsplan.model import Event, Fleet, Known, LedgerState, Wish
+from usernsplan.model import Clash, Event, Fleet, Known, LedgerState, Wish
 from usernsplan.values import NamedTuple, replace
 
 if TYPE_CHECKING:
@@ -47,17 +47,6 @@ class _View(NamedTuple):
     stamp: str
     intended: int | None
     wishes: int
-
-
-class Clash(NamedTuple):
-    """Ids of this host's ``name`` that ``other`` has on ``hosts``, or other ids that the same name has there."""
-
-    name: str
-    kind: str
-    start: int
-    stop: int
-    other: str
-    hosts: str
 
 
 class Standing(NamedTuple):
@@ -231,24 +220,35 @@ class FleetLedger:
         """Give the fleet's ledger all that this host has."""
         self._tell_all(self._view().event)
 
-    def clashes(self, state: LedgerState) -> list[Clash]:
+    def clashes(self, change: LedgerChange) -> tuple[Clash, ...]:
+        """What other hosts have of the ids that a change gives this host, as the server has it now."""
+        before = self._local.state()
+        try:
+            after = fold(before, Event(before.number + 1, "", change))
+        except ValueError:
+            # A command was interrupted: it is repaired first, and then begin asks.
+            return ()
+        new = changed(before, after)
+        if not any(hold.state for hold in new):
+            return ()
+        rows = self.server.rows(
+            "SELECT * FROM usernsplan.would_clash(%s, "
+            "%s::text[], %s::boolean[], %s::text[], %s::bigint[], %s::bigint[], %s::text[])",
+            self.member.host,
+            *arrays(new, _WIDTH_OF_HOLD),
+        )
+        return tuple(starmap(Clash, rows))
+
+    def in_the_way(self, state: LedgerState) -> list[Clash]:
         """What stands in the way of a host with this state, which the server does not have yet."""
-        found = [hold[:-1] for hold in dict.fromkeys(holds(state))]
         rows = self.server.rows(
             "SELECT * FROM usernsplan.clashes(%s, "
-            "%s::text[], %s::boolean[], %s::text[], %s::bigint[], %s::bigint[])",
+            "%s::text[], %s::boolean[], %s::text[], %s::bigint[], %s::bigint[], %s::text[])",
             self.member.number,
-            *arrays(found, _WIDTH_OF_HOLD - 1),
+            *arrays(list(dict.fromkeys(holds(state))), _WIDTH_OF_HOLD),
         )
-        names = {a.name for a in state.allocations}
-        return [
-            clash
-            for clash in starmap(Clash, rows)
-            # What only this host has there is from a join that was interrupted.
-            if clash.hosts != self.member.host
-            # A quarantined range may have another place than the name that others have.
-            and (clash.name != clash.other or clash.name in names or _meets(clash, found))
-        ]
+        # What only this host has there is from a join that was interrupted.
+        return [clash for clash in starmap(Clash, rows) if clash.hosts != self.member.host]
 
     def standing(self) -> Standing:
         """How this host's file and the server's copy of it differ."""
@@ -408,13 +408,6 @@ class FleetLedger:
             "another machine uses its name",
             hint="give one of them another name: usernsplan ledger leave, then ledger join --name NAME",
         )
-
-
-def _meets(clash: Clash, holds: Iterable[Sequence[object]]) -> bool:
-    return any(
-        (name, kind) == (clash.name, clash.kind) and start < clash.stop and clash.start < stop
-        for name, _, kind, start, stop in cast("Iterable[tuple[str, bool, str, int, int]]", holds)
-    )
 
 
 def version() -> str:

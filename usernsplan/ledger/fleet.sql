@@ -208,8 +208,10 @@ BEGIN
     RETURN found.number;
 END $$;
 
--- Which claims stand in the way: (name, kind, first, stop, who), for holds that a host would have.
-CREATE FUNCTION clashes(n int, names text[], locals boolean[], kinds text[], starts bigint[], stops bigint[])
+-- Which claims stand in the way: (name, kind, first, stop, who), for holds that a host would have. gone: claims that
+-- it gives up.
+CREATE FUNCTION clashes(n int, names text[], locals boolean[], kinds text[], starts bigint[], stops bigint[],
+    states text[], gone bigint[] DEFAULT '{}')
 RETURNS TABLE (name text, kind text, start bigint, stop bigint, other text, hosts text)
 LANGUAGE sql STABLE AS $$
     SELECT a.name, a.kind, greatest(a.start, lower(c.ids)), least(a.stop, upper(c.ids)), c.name,
@@ -221,17 +223,23 @@ LANGUAGE sql STABLE AS $$
     WHERE NOT (c.name = a.name AND c.ids = int8range(a.start, a.stop)
         AND c.hosts = CASE WHEN a.is_local THEN int4range(n, n + 1) ELSE int4range(NULL, NULL) END)
     UNION
-    -- A name of the whole fleet has the same ids everywhere.
+    -- A name of the whole fleet has the same ids everywhere; what is quarantined for it does not count.
     SELECT c.name, c.kind, lower(c.ids), upper(c.ids), c.name, string_agg(DISTINCT o.name, ', ')
     FROM usernsplan.claim c
     JOIN usernsplan.hold h ON h.claim = c.id AND h.host <> n AND h.state IN ('held', 'intended', 'wanted')
     JOIN usernsplan.host o ON o.number = h.host
     WHERE upper_inf(c.hosts)
-        AND c.name IN (SELECT u.name FROM unnest(names, locals) AS u(name, is_local) WHERE NOT u.is_local)
+        AND c.name IN (SELECT u.name FROM unnest(names, locals, states) AS u(name, is_local, state)
+            WHERE NOT u.is_local AND u.state IN ('held', 'intended', 'wanted'))
         AND NOT EXISTS (
-            SELECT FROM unnest(names, kinds, starts, stops) AS a(name, kind, start, stop)
-            WHERE a.name = c.name AND a.kind = c.kind AND int8range(a.start, a.stop) = c.ids)
-        AND NOT EXISTS (SELECT FROM usernsplan.hold m WHERE m.claim = c.id AND m.host = n AND NOT m.leaving)
+            SELECT FROM unnest(names, kinds, starts, stops, states) AS a(name, kind, start, stop, state)
+            WHERE a.name = c.name AND a.kind = c.kind AND int8range(a.start, a.stop) = c.ids
+            AND a.state IN ('held', 'intended', 'wanted'))
+        AND NOT EXISTS (SELECT FROM usernsplan.hold m
+            WHERE m.claim = c.id AND m.host = n AND NOT m.leaving AND NOT c.id = ANY (gone)
+            AND NOT EXISTS (
+                SELECT FROM unnest(names, kinds, starts, stops) AS a(name, kind, start, stop)
+                WHERE a.name = c.name AND a.kind = c.kind AND int8range(a.start, a.stop) = c.ids))
     GROUP BY c.id, c.name, c.kind, c.ids
     ORDER BY 1, 2, 3
 $$;
@@ -266,7 +274,7 @@ BEGIN
         ON CONFLICT (claim, host) DO UPDATE SET state = excluded.state
         WHERE excluded.state <> 'intended';
 EXCEPTION WHEN exclusion_violation THEN
-    SELECT * INTO clash FROM usernsplan.clashes(n, names, locals, kinds, starts, stops) LIMIT 1;
+    SELECT * INTO clash FROM usernsplan.clashes(n, names, locals, kinds, starts, stops, states) LIMIT 1;
     RAISE EXCEPTION USING ERRCODE = 'UP001',
         MESSAGE = format('%s %s-%s of ''%s'' are those of ''%s'' on %s', clash.kind, clash.start,
             clash.stop - 1, clash.name, clash.other, clash.hosts);
@@ -312,6 +320,21 @@ BEGIN
     END IF;
 END $$;
 
+-- What other hosts have of the ids that a run would give a host: see clashes.
+CREATE FUNCTION would_clash(of_host text, names text[], locals boolean[], kinds text[], starts bigint[],
+    stops bigint[], states text[])
+RETURNS TABLE (name text, kind text, start bigint, stop bigint, other text, hosts text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+DECLARE
+    n int := mine(of_host);
+    gone bigint[] := ARRAY(SELECT given_up(names, locals, kinds, starts, stops, states));
+BEGIN
+    RETURN QUERY SELECT c.* FROM added(names, locals, kinds, starts, stops, states) a,
+        clashes(n, a.names, a.locals, a.kinds, a.starts, a.stops, a.states, gone) c
+        -- What only this host has is its own to decide.
+        WHERE c.hosts <> of_host;
+END $$;
+
 -- A run of a host begins: its intent, and the ids that it will have.
 -- UP003: the host's ledger has another number of events. 23505: a run is pending.
 CREATE FUNCTION begin_run(of_host text, next bigint, command text, actor text, change text, files text,
@@ -330,7 +353,7 @@ BEGIN
         WHERE h.host = n AND h.claim = c.id AND g = c.id;
     FOR clash IN
         SELECT c.* FROM added(names, locals, kinds, starts, stops, states) a,
-            clashes(n, a.names, a.locals, a.kinds, a.starts, a.stops) c
+            clashes(n, a.names, a.locals, a.kinds, a.starts, a.stops, a.states) c
         -- What the host has itself under this name, it gives up.
         WHERE c.name = c.other AND c.hosts <> of_host
     LOOP
@@ -513,4 +536,4 @@ GRANT SELECT ON meta, host, claim, hold, event, content, own, wish, lease TO use
 -- Whether a host is at work everybody may see, but not the files in it.
 GRANT SELECT (host, number) ON intent TO usernsplan_host, usernsplan_operator;
 GRANT EXECUTE ON FUNCTION is_operator, mine, join_host, begin_run, tell, drop_run, leave, look, taken, named,
-    pending, clashes, answer_wish TO usernsplan_host, usernsplan_operator;
+    pending, clashes, would_clash, answer_wish TO usernsplan_host, usernsplan_operator;

@@ -233,8 +233,10 @@ def carry_out(  # noqa: PLR0913 - what is decided, and what it is decided from
                     )
                 if plan.changed:
                     plan = _committed(layout, ledger, plan, command, decide, look)
+                seen = state
             # After the locks, because userdel takes them itself.
             findings += _without_accounts(layout, plan)
+        _publish(ledger, seen)
     except UsernsplanError as error:
         error.notes = tuple(finding.message for finding in findings)
         raise
@@ -277,6 +279,15 @@ def _decided(
     plan = decide(state)
     refuse_clashes(layout, ledger, plan.ledger)
     return state, plan
+
+
+def _publish(ledger: Ledger, state: HostState) -> None:
+    """Tell the fleet which ids the host has of its own. What cannot be told now, the next run tells."""
+    if state.ledger.fleet is not None:
+        from usernsplan.claims.of_host import own  # noqa: PLC0415 - only in a fleet
+
+        with suppress(UsernsplanError):
+            ledger.publish(own(state))
 
 
 def refuse_clashes(layout: Layout, ledger: Ledger, change: LedgerChange) -> None:

@@ -425,6 +425,27 @@ class Fleet:
     wishes: tuple[Wish, ...] = ()
 
 
+class Asked(NamedTuple):
+    """What hosts of a fleet were asked: to ``ask`` ("allocate" or "release") these names.
+
+    ``hosts`` are the others that were asked, and ``new`` what each of them, (host, name), has to do
+    at its next sync. ``allocations`` show the ids. ``plan`` is what this host did itself; None if it
+    is none of the hosts.
+    """
+
+    ask: str
+    names: tuple[str, ...]
+    hosts: tuple[str, ...]
+    new: tuple[tuple[str, str], ...]
+    allocations: tuple[Allocation, ...]
+    plan: Plan | None
+
+    @property
+    def changed(self) -> bool:
+        """Tell whether anything is to be done, here or elsewhere."""
+        return bool(self.new or (self.plan and self.plan.changed))
+
+
 @dataclass(frozen=True, slots=True)
 class LedgerState:
     """The whole content of the ledger after the event of this ``number``; 0 before the first one.

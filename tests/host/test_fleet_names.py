@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.command import files_of, here, needs_root, usernsplan
+from tests.command import files_of, here, needs_root, slow, usernsplan
 from tests.documents import document_in
 
 if TYPE_CHECKING:
@@ -71,9 +71,11 @@ def test_each_host_gets_the_ids_that_the_name_has_and_says_who_has_them(
     ("file", "text", "named"),
     [
         ("subuid", "alice:{start}:5\n", "a line of"),
-        ("subgid", "alice:{start}:5\n", "a line of"),
-        ("passwd", "carl:x:{start}:100::/:/bin/sh\n", "an account or a group"),
-        ("group", "club:x:{start}:\n", "an account or a group"),
+        *slow(
+            ("subgid", "alice:{start}:5\n", "a line of"),
+            ("passwd", "carl:x:{start}:100::/:/bin/sh\n", "an account or a group"),
+            ("group", "club:x:{start}:\n", "an account or a group"),
+        ),
     ],
 )
 def test_what_the_host_itself_has_of_these_ids_stands_in_the_way_and_is_named(
@@ -88,6 +90,7 @@ def test_what_the_host_itself_has_of_these_ids_stands_in_the_way_and_is_named(
     assert "other hosts of the fleet have these ids under this name" in err
 
 
+@pytest.mark.slow
 def test_a_name_that_others_have_is_not_renamed_nor_is_another_one_given_it(
     fleet: FleetOfRoots, hosts: tuple[Path, Path]
 ) -> None:
@@ -110,6 +113,7 @@ def test_a_name_that_others_have_is_not_renamed_nor_is_another_one_given_it(
         )
 
 
+@pytest.mark.slow
 def test_the_map_of_a_name_that_others_have_is_not_changed(
     fleet: FleetOfRoots, hosts: tuple[Path, Path]
 ) -> None:
@@ -126,6 +130,7 @@ def test_the_map_of_a_name_that_others_have_is_not_changed(
     assert ranges(b) == {"web": 524288000}
 
 
+@pytest.mark.slow
 def test_lines_that_stand_are_adopted_only_if_no_other_host_has_the_ids(
     fleet: FleetOfRoots, hosts: tuple[Path, Path]
 ) -> None:
@@ -149,6 +154,7 @@ def test_a_plan_file_gets_the_ids_of_the_fleet(hosts: tuple[Path, Path]) -> None
     assert ranges(a) == ranges(b)
 
 
+@pytest.mark.slow
 def test_the_pool_of_an_engine_is_the_hosts_own(
     fleet: FleetOfRoots, hosts: tuple[Path, Path]
 ) -> None:
@@ -166,7 +172,7 @@ def test_the_pool_of_an_engine_is_the_hosts_own(
     assert ranges(roots[0]) == ranges(roots[1])
 
 
-@pytest.mark.parametrize("start", [0, 1000, 60000, 524288, 2147352576])
+@pytest.mark.parametrize("start", [1000, *slow(0, 60000, 524288, 2147352576)])
 def test_the_fleet_cannot_make_a_host_give_out_ids_that_no_container_may_have(
     fleet: FleetOfRoots, hosts: tuple[Path, Path], start: int
 ) -> None:
@@ -182,6 +188,7 @@ def test_the_fleet_cannot_make_a_host_give_out_ids_that_no_container_may_have(
     assert "is not free" in err
 
 
+@pytest.mark.slow
 def test_what_others_take_meanwhile_is_chosen_again(
     fleet: FleetOfRoots, hosts: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,3 +209,119 @@ def test_what_others_take_meanwhile_is_chosen_again(
     assert ranges(a) == {"web": 589824}
     assert ranges(b) == {"db": 655360}
     assert {start for _, _, start, *_ in fleet.holds()} == {589824, 655360}
+
+
+# Other hosts are asked.
+
+
+@pytest.fixture
+def three(fleet: FleetOfRoots) -> tuple[Path, Path, Path]:
+    """a has an operator's role, b and c have a host's."""
+    return fleet.host("a", "usernsplan_operator"), fleet.host("b"), fleet.host("c")
+
+
+def asked(root: Path, *words: str) -> set[tuple[str, str]]:
+    found = document_in(run(root, *words, "--json")[0])
+    return {(one["host"], one["name"]) for one in found["asked"]}
+
+
+def test_an_operator_asks_other_hosts_and_each_does_it_at_its_sync(
+    fleet: FleetOfRoots, three: tuple[Path, Path, Path]
+) -> None:
+    a, b, c = three
+    words = (*ALLOCATE, "web", "db", "--on", "a,b")
+    assert asked(a, *words, "--dry-run") == {("b", "web"), ("b", "db")}
+    assert ranges(a) == {}
+    assert fleet.holds() == set()
+    assert asked(a, *words) == {("b", "web"), ("b", "db")}
+    assert asked(a, *words) == set()
+    # Nobody else gets the ids meanwhile, and b gives them to no other name.
+    assert ranges(b) == {}
+    run(b, *ALLOCATE, "other")
+    assert ranges(b)["other"] not in ranges(a).values()
+    run(b, "sync")
+    assert {name: ranges(b)[name] for name in ("web", "db")} == ranges(a)
+    assert "matches" in run(b, "sync")[0] or "This host is what" in run(b, "sync")[0]
+    assert ranges(c) == {}
+
+    # Where this host is none of them, it keeps nothing.
+    assert asked(a, *ALLOCATE, "mail", "--on", "c") == {("c", "mail")}
+    run(c, "sync")
+    assert "mail" in ranges(c)
+    assert "mail" not in ranges(a)
+
+    assert asked(a, *ALLOCATE, "web", "--everywhere") == {("c", "web")}
+    run(c, "sync")
+    assert ranges(c)["web"] == ranges(a)["web"]
+    assert asked(a, "release", "web", "--everywhere") == {("b", "web"), ("c", "web")}
+    for root in (b, c):
+        run(root, "sync")
+    assert {name for root in three for name in ranges(root)} == {"db", "other", "mail"}
+
+
+@pytest.mark.slow
+def test_what_was_asked_is_taken_back_before_it_is_done(
+    fleet: FleetOfRoots, three: tuple[Path, Path, Path]
+) -> None:
+    a, b, _ = three
+    run(a, *ALLOCATE, "web", "--on", "b")
+    assert {state for *_, state in fleet.holds()} == {"wanted"}
+    run(a, "release", "web", "--on", "b")
+    assert fleet.holds() == set()
+    run(b, "sync")
+    assert ranges(b) == {}
+
+
+@pytest.mark.slow
+def test_what_hosts_have_of_their_own_is_avoided_or_named(
+    fleet: FleetOfRoots, three: tuple[Path, Path, Path]
+) -> None:
+    a, b, _ = three
+    put(b, "subuid", "alice:589824:65536\n")
+    put(b, "passwd", (b / "etc/passwd").read_text() + "carl:x:655360:100::/:/bin/sh\n")
+    # It says so whenever it runs, and only if that changed.
+    run(b, *ALLOCATE, "other")
+    own = fleet.query(
+        "SELECT o.kind, lower(o.ids), upper(o.ids), o.source, o.holder FROM usernsplan.own o "
+        "JOIN usernsplan.host h ON h.number = o.host WHERE h.name = 'b' AND lower(o.ids) > 1000"
+    )
+    assert sorted(own) == [
+        ("uid", 589824, 655360, "subid", "alice"),
+        ("uid", 655360, 655361, "account", "carl"),
+    ]
+    said = fleet.query("SELECT published FROM usernsplan.host WHERE name = 'b'")
+    run(b, *ALLOCATE, "more")
+    assert fleet.query("SELECT published FROM usernsplan.host WHERE name = 'b'") == said
+
+    run(a, *ALLOCATE, "web", "--on", "a,b")
+    assert ranges(a) == {"web": 720896}
+    # A name that has its ids already is not moved.
+    run(a, *ALLOCATE, "early", "--start", "589824")
+    err = refused(fleet, a, *ALLOCATE, "early", "--on", "a,b")
+    assert "b has uid 589824-655359 of its own (subid alice), where 'early' would be" in err
+
+
+@pytest.mark.parametrize(
+    "words", [(*ALLOCATE, "web", "--on", "a"), *slow(("release", "other", "--everywhere"))]
+)
+def test_only_an_operator_asks(
+    fleet: FleetOfRoots, three: tuple[Path, Path, Path], words: tuple[str, ...]
+) -> None:
+    _, b, _ = three
+    run(b, *ALLOCATE, "other")
+    before = files_of(b), fleet.holds()
+    _, err = run(b, *words, status=8)
+    assert "may not ask things of other hosts" in err
+    assert (files_of(b), fleet.holds()) == before
+
+
+@pytest.mark.slow
+def test_what_cannot_be_asked_is_said(three: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    a, *_ = three
+    for words in (("web", "--owner", "x"), ("web", "--local"), ("web", "--engine", "lxc")):
+        run(a, *ALLOCATE, *words, "--on", "b", status=2)
+    assert "did you mean" in run(a, *ALLOCATE, "web", "--on", "bb", status=2)[1]
+    run(a, "release", "--forget", "web", "--on", "b", status=2)
+    alone = tmp_path / "alone"
+    (alone / "etc").mkdir(parents=True)
+    assert "no fleet" in run(alone, *ALLOCATE, "web", "--everywhere", status=REFUSED)[1]

@@ -16,8 +16,9 @@ from usernsplan.model import Event, LedgerChange, LedgerState
 from usernsplan.strategies import Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
+    from usernsplan.claims.of_host import Own
     from usernsplan.ids import IdSet
     from usernsplan.model import Clash, HistoryEntry, Intent, Record
 
@@ -58,6 +59,9 @@ class MemoryLedger:
     def clashes(self, change: LedgerChange) -> tuple[Clash, ...]:
         del change
         return ()
+
+    def publish(self, own: Sequence[Own]) -> None:
+        del own
 
     def away(self) -> None:
         return

@@ -7,16 +7,21 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Optional
 
+from usernsplan.cli.emit import emit
 from usernsplan.cli.options import (
     ConfigFile,
     DryRun,
+    Everywhere,
     Json,
+    On,
     Root,
     Yes,
+    hosts_of,
     id_range,
     note,
     one_of,
     text_of,
+    typed,
 )
 from usernsplan.cli.run import run
 from usernsplan.cli.words import Argument, Option
@@ -145,6 +150,8 @@ def allocate(
         bool,
         Option("--local", help="In a fleet: these ids are this host's alone under this name."),
     ] = False,
+    on: On = None,
+    everywhere: Everywhere = False,
     daemon: Annotated[
         Optional[str],
         Option(metavar="NAME", help="Set Docker's userns-remap to this container."),
@@ -200,6 +207,9 @@ def allocate(
     /etc/usernsplan/config.yaml can set defaults for --strategy and its options, --pool, --engine
     and --publish.
 
+    In a fleet, --on and --everywhere give the names the same ids on several hosts. This host does its
+    part now; the others do theirs at their next 'usernsplan sync'. That takes an operator's role.
+
     --pass shows ids of the host in the container: u for a uid, g for a gid, b for both; a number, a
     range or a name; and the container id where that differs. The range keeps the ids that they take
     the place of.
@@ -251,6 +261,12 @@ def allocate(
         publish=_published(publish),
     )
     defaults = load_config(layout_at(root), config)
+    hosts = hosts_of(on, everywhere=everywhere)
+    if hosts is not None:
+        request = of_request(replace(request, yes=yes), defaults) if defaults else request
+        if _ask(request, hosts, root, preview=dry_run or check, as_json=json) and check:
+            sys.exit(ExitStatus.CHANGES_PENDING)
+        return
     decide, asked = _decision(request, strategy, root, defaults, docker=docker)
     plan = run(decide, root, preview=dry_run or check, as_json=json, yes=yes, asked=asked)
 
@@ -258,6 +274,19 @@ def allocate(
         sys.exit(ExitStatus.CHANGES_PENDING)
     if plan.unfinished:
         sys.exit(ExitStatus.DONE_IN_PART)
+
+
+def _ask(
+    request: AllocateRequest, hosts: Sequence[str], root: str, *, preview: bool, as_json: bool
+) -> bool:
+    """Allocate on other hosts, too; returns whether anything changes."""
+    from usernsplan import asking  # noqa: PLC0415 - only in a fleet
+    from usernsplan.report import asked as report  # noqa: PLC0415
+
+    layout = layout_at(root)
+    found = asking.allocate(layout, request, hosts, typed(), really=not preview)
+    emit(report.result(found, layout, done=not preview), as_json=as_json)
+    return found.changed
 
 
 def _pool_options(engine: str, typed: dict[str, int | None]) -> PoolOptions:

@@ -18,6 +18,7 @@ from usernsplan.values import replace
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
+    from usernsplan.claims.of_host import Own
     from usernsplan.ids import IdSet
     from usernsplan.layout import Layout
     from usernsplan.model import Clash, HistoryEntry, Intent, Quarantined, Record, Reservation
@@ -129,6 +130,9 @@ class SqliteLedger:
     def clashes(self, change: LedgerChange) -> tuple[Clash, ...]:  # noqa: ARG002 - there are no other hosts
         """Nothing: there are no other hosts."""
         return ()
+
+    def publish(self, own: Sequence[Own]) -> None:
+        """Nothing: there are no other hosts."""
 
     def away(self) -> None:
         """Nothing: a host of its own has no other place."""

@@ -355,7 +355,8 @@ class Wish(NamedTuple):
     ``options`` are those of the strategy, as AllocateRequest has them, and ``start`` is the first host
     id, which the fleet has given to the name; None if it takes no range. ``role`` is the database
     role that asked, ``at`` (UTC, ISO 8601) when. Anybody who may write to the database can have
-    written this: a host decides about it as about a request of a user.
+    written this: a host decides about it as about a request of a user. ``refused`` is why the host
+    refused it the last time, and ``fault`` why no host would grant it; "" if neither.
     """
 
     name: str
@@ -364,6 +365,8 @@ class Wish(NamedTuple):
     start: int | None
     role: str
     at: str
+    refused: str = ""
+    fault: str = ""
 
 
 class Refused(NamedTuple):
@@ -393,6 +396,15 @@ class Synced:
     def changed(self) -> bool:
         """Tell whether something was not as it should be."""
         return bool(self.done or self.agreed or self.repair.changed)
+
+
+class Timer(NamedTuple):
+    """The timer of ``sync``: whether it is installed now, the paths of its units, and what is missing yet."""
+
+    installed: bool
+    changed: bool
+    paths: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

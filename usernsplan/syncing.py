@@ -13,7 +13,7 @@ from usernsplan import apply
 from usernsplan.audit import check
 from usernsplan.audit.base import Facts
 from usernsplan.errors import LedgerUnreachableError, LockBusyError, RefusedError, UsernsplanError
-from usernsplan.escape import utf8
+from usernsplan.escape import line
 from usernsplan.host import config, locks, read
 from usernsplan.ledger import open_ledger
 from usernsplan.ledger.fleet import FleetLedger
@@ -68,7 +68,8 @@ def _answered(
     except (LedgerUnreachableError, LockBusyError):
         raise
     except UsernsplanError as error:
-        why = utf8(str(error))
+        # Names of others are in it, and the server takes no NUL.
+        why = line(str(error))
         if really and why != wish.refused:
             ledger.answer(wish, why)
         return wish, Refused(wish, why, error.hint)

@@ -116,11 +116,10 @@ class FleetLedger:
             if not view.event:
                 raise
             found = LedgerState()
-        if view.event > found.number:
-            # A repair is due: agree brings the file back.
-            found = self._received(view).state
         # A run has to bring both to one state before it decides: see agree.
         is_behind = view.event != found.number or view.intended is not None
+        if view.event > found.number:
+            found = self._received(view).state
         return replace(found, interrupted=found.interrupted or is_behind, fleet=self._fleet(view))
 
     def about(self, ids: IdSet) -> LedgerState:

@@ -59,13 +59,13 @@ def _lines(found: Synced, *, dry_run: bool) -> Iterator[str]:
         yield "This host is what the ledger of the fleet says of it."
         return
     for wish, plan in found.done:
-        for a in plan.allocations:
+        for a in plan.allocations if wish.strategy else ():
             verb = "would allocate" if dry_run else "allocated"
             yield f"{verb} {a.name}: {', '.join(map(str, a.mapping.uids.host_ranges()))}"
         if not wish.strategy:
             yield f"{'would release' if dry_run else 'released'} {line(wish.name)}"
-    for owner in found.repair.restored:
-        yield f"{'would restore' if dry_run else 'restored'} the lines of {owner}"
+    for name in found.repair.restored:
+        yield f"{'would restore' if dry_run else 'restored'} the lines of {name}"
     if found.agreed:
         yield (
             "brought both ledgers to one state"
@@ -101,8 +101,8 @@ def _document(found: Synced, *, dry_run: bool) -> str:
 
 
 def _done(wish: Wish, plan: Plan) -> dict[str, object]:
-    ranges = (a.reserved_range for a in plan.allocations if a.name == wish.name)
-    held = next(ranges, None)
+    has = plan.allocations if wish.strategy else ()
+    held = next((a.reserved_range for a in has if a.name == wish.name), None)
     return _wish(wish) | {"reserved_range": json_.range_fields(held) if held else None}
 
 

@@ -95,7 +95,8 @@ def known(rows: Iterable[Sequence[Any]], place: str) -> tuple[Known, ...]:
 def wish(row: Sequence[Any]) -> Wish:
     """A wish. Its ``fault`` says why it is none that any host would grant."""
     name, strategy, options, start, role, at, refused = row
-    plain = Wish(name, strategy, (), start, role, at or "", refused)
+    told = (_text(strategy), (), start, _text(role), _text(at), _text(refused))
+    plain = Wish(_text(name), *told)
     try:
         check_name(name)
         given = _options(strategy, options)
@@ -106,8 +107,12 @@ def wish(row: Sequence[Any]) -> Wish:
     return plain._replace(options=given)
 
 
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
 def _options(strategy: str, text: str) -> tuple[tuple[str, int], ...]:
-    if not strategy:
+    if strategy == "":
         return ()
     if strategy == Shared.name:
         raise RefusedError(
@@ -173,7 +178,10 @@ def ledger(
             rows.append(_event(row, owned))
         except _WRONG as error:  # noqa: PERF203 - each row is told
             wrong.append(_row(f"event {row[0]}", error))
-    if not wrong and [row[0] for row in rows] != [*range(1, number + 1)]:
+    # The number may be anything.
+    if not wrong and (
+        len(rows) != number or any(row[0] != at for at, row in enumerate(rows, start=1))
+    ):
         wrong.append(f"  the events are not 1 to {number}")
     if wrong:
         refused = RefusedError(

@@ -18,13 +18,14 @@ from tests.documents import document_in
 from tests.examples import examples
 from tests.postgres import free_port
 from usernsplan import timing
-from usernsplan.errors import RefusedError
+from usernsplan.errors import LedgerUnreachableError, RefusedError
 from usernsplan.formats.accounts import Accounts, Group, User
 from usernsplan.host import booted, units
 from usernsplan.host.files import layout_at
 from usernsplan.ids import IdRange
 from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.ledger import codec, open_ledger, received
+from usernsplan.ledger.fleet import FleetLedger
 from usernsplan.mapping import KINDS
 from usernsplan.model import Change, Intent, LedgerChange
 
@@ -206,6 +207,39 @@ def test_a_run_that_was_interrupted_here_is_mended(fleet: FleetOfRoots) -> None:
     assert [one["code"] for one in said["findings"]] == ["USN114"]
     assert (names(root), lines(root), (root / "etc/subgid").read_text()) == ({}, [], "")
     assert fleet.query("SELECT * FROM usernsplan.intent") == []
+
+
+@needs_root
+def test_what_the_server_did_not_hear_it_is_told(fleet: FleetOfRoots) -> None:
+    root = fleet.host("a")
+    with mock.patch.object(FleetLedger, "_tell", side_effect=LedgerUnreachableError("cut")):
+        run(root, *MAKE, "web", status=10)
+    assert [one[-1] for one in fleet.holds()] == ["intended"] * 2
+    assert lines(root) == [f"usernsplan-web:{WEB}:65536"]
+    before = files_of(root), server(fleet)
+    assert synced(root, "--check", status=4)["agreed"] is True
+    assert (files_of(root), server(fleet)) == before
+    assert synced(root)["agreed"] is True
+    assert [one[-1] for one in fleet.holds()] == ["held"] * 2
+    assert fleet.query("SELECT * FROM usernsplan.intent") == []
+    assert synced(root)["changed"] is False
+
+
+@needs_root
+def test_a_release_that_a_user_would_not_get_is_refused(fleet: FleetOfRoots) -> None:
+    root = fleet.host("a")
+    run(root, *MAKE, "web", "db")
+    (root / "etc/docker").mkdir()
+    remap = '{"userns-remap": "usernsplan-web"}'
+    (root / "etc/docker/daemon.json").write_text(remap)
+    wish(fleet, "web", "")
+    wish(fleet, "db", "")
+    said = synced(root, status=3)
+    [one] = said["refused"]
+    assert (one["name"], one["ask"]) == ("web", "release")
+    assert "without its lines Docker does not start" in one["why"]
+    assert names(root) == {"web": WEB}
+    assert (root / "etc/docker/daemon.json").read_text() == remap
 
 
 def _event_of(fleet: FleetOfRoots) -> tuple[Any, ...]:

@@ -205,6 +205,10 @@ _OF_STATE: dict[str, Callable[[str], Exception]] = {
         text, hint="a name has the same ids on every host; use another name, or --local"
     ),
     "UP005": lambda text: RefusedError(text, hint="give this host a name of its own: --name"),
+    "UP006": lambda text: RefusedError(
+        text,
+        hint="'usernsplan ledger status' lists the hosts; whois --fleet shows who has which ids",
+    ),
     "UP010": lambda text: RefusedError(text, hint="run it again when that has ended"),
     "23505": lambda text: LedgerError(
         text, hint="a run of this host is at work, or was interrupted; the next one completes it"

@@ -356,7 +356,8 @@ class Wish(NamedTuple):
     id, which the fleet has given to the name; None if it takes no range. ``role`` is the database
     role that asked, ``at`` (UTC, ISO 8601) when. Anybody who may write to the database can have
     written this: a host decides about it as about a request of a user. ``refused`` is why the host
-    refused it the last time, and ``fault`` why no host would grant it; "" if neither.
+    refused it the last time, and ``fault`` why no host would grant it; "" if neither. ``exactly`` is
+    ``at`` as the server has it: a later wish for the name is another one.
     """
 
     name: str
@@ -366,6 +367,7 @@ class Wish(NamedTuple):
     role: str
     at: str
     refused: str = ""
+    exactly: str = ""
     fault: str = ""
 
 

@@ -69,7 +69,7 @@ def _answered(
         raise
     except UsernsplanError as error:
         # Names of others are in it, and the server takes no NUL.
-        why = line(str(error))
+        why = line("; ".join(one.strip() for one in error.lines or (str(error),)))
         if really and why != wish.refused:
             ledger.answer(wish, why)
         return wish, Refused(wish, why, error.hint)

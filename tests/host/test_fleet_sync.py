@@ -17,7 +17,7 @@ from tests.command import files_of, here, needs_root, slow
 from tests.documents import document_in
 from tests.examples import examples
 from tests.postgres import free_port
-from usernsplan import timing
+from usernsplan import syncing, timing
 from usernsplan.errors import LedgerUnreachableError, RefusedError
 from usernsplan.formats.accounts import Accounts, Group, User
 from usernsplan.host import booted, units
@@ -152,6 +152,7 @@ def test_what_is_refused_is_told_once_and_stops_nothing_else(fleet: FleetOfRoots
 
 
 @needs_root
+@pytest.mark.slow
 def test_a_wish_gets_its_ids_or_nothing(fleet: FleetOfRoots) -> None:
     roots = {name: fleet.host(name) for name in "ab"}
     run(roots["a"], *MAKE, "web")
@@ -240,6 +241,25 @@ def test_a_release_that_a_user_would_not_get_is_refused(fleet: FleetOfRoots) -> 
     assert "without its lines Docker does not start" in one["why"]
     assert names(root) == {"web": WEB}
     assert (root / "etc/docker/daemon.json").read_text() == remap
+
+
+@needs_root
+@pytest.mark.slow
+def test_what_is_asked_meanwhile_is_not_lost(fleet: FleetOfRoots) -> None:
+    root = fleet.host("a")
+    wish(fleet, "web")
+    granted = syncing._granted
+
+    def later(*words: Any, **options: Any) -> Any:  # noqa: ANN401 - those of the function
+        plan = granted(*words, **options)
+        fleet.query("UPDATE usernsplan.wish SET strategy = '', at = now()")
+        return plan
+
+    with mock.patch.object(syncing, "_granted", later):
+        synced(root)
+    assert names(root) == {"web": WEB}
+    synced(root)
+    assert names(root) == {}
 
 
 def _event_of(fleet: FleetOfRoots) -> tuple[Any, ...]:
@@ -335,6 +355,7 @@ def test_no_wish_makes_a_database_root_of_a_host(fleet: FleetOfRoots) -> None:
 
 
 @needs_root
+@pytest.mark.slow
 def test_no_claim_makes_a_database_root_of_a_host(fleet: FleetOfRoots) -> None:
     a, _ = fleet.host("a"), fleet.host("b")
     for name, start, stop in (
@@ -647,7 +668,7 @@ _odd = st.one_of(
 )
 
 
-@given(st.tuples(*[_odd] * 7))
+@given(st.tuples(*[_odd] * 8))
 @settings(max_examples=examples(300))
 def test_any_wish_is_one_or_has_a_fault(row: tuple[Any, ...]) -> None:
     found = received.wish(row)

@@ -288,7 +288,11 @@ class FleetLedger:
     def answer(self, wish: Wish, why_not: str = "") -> None:
         """Tell the server that a wish is done, or why not."""
         self.server.rows(
-            "SELECT usernsplan.answer_wish(%s, %s, %s)", self.member.host, wish.name, why_not
+            "SELECT usernsplan.answer_wish(%s, %s, %s, %s)",
+            self.member.host,
+            wish.name,
+            why_not,
+            wish.exactly or None,
         )
 
     def publish(self, own: Sequence[Own]) -> None:
@@ -391,7 +395,7 @@ class FleetLedger:
     def _wishes(self) -> Iterable[Wish]:
         rows = self.server.rows(
             "SELECT w.name, w.strategy, w.options, w.start, w.role::text, "
-            "to_char(w.at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), w.refused "
+            "to_char(w.at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), w.refused, w.at::text "
             "FROM usernsplan.wish w WHERE w.host = %s ORDER BY w.at, w.name",
             self.member.number,
         )

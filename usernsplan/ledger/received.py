@@ -94,8 +94,8 @@ def known(rows: Iterable[Sequence[Any]], place: str) -> tuple[Known, ...]:
 
 def wish(row: Sequence[Any]) -> Wish:
     """A wish. Its ``fault`` says why it is none that any host would grant."""
-    name, strategy, options, start, role, at, refused = row
-    told = (_text(strategy), (), start, _text(role), _text(at), _text(refused))
+    name, strategy, options, start, role, at, refused, exactly = row
+    told = (_text(strategy), (), start, *map(_text, (role, at, refused, exactly)))
     plain = Wish(_text(name), *told)
     try:
         check_name(name)

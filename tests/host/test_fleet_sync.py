@@ -547,6 +547,7 @@ class Lost:
         before = server(self.fleet)
         _, err = run(self.root, "sync", status=9)
         assert "nothing comes back" in err, why
+        assert "\n  " in err, why
         assert "ledger rebuild" in err, why
         assert (server(self.fleet), self.now()) == (before, self.files), why
 
@@ -654,6 +655,42 @@ def test_a_mount_is_not_taken_from_a_server(fleet: FleetOfRoots) -> None:
     assert open_ledger(layout_at(str(root))).state().mounts == ()
     assert fleet.query("SELECT * FROM usernsplan.content WHERE what = 'mount'") == []
     assert synced(root)["changed"] is False
+
+
+@needs_root
+@pytest.mark.slow
+def test_other_types_are_refused_too(fleet: FleetOfRoots) -> None:
+    root = fleet.host("a")
+    run(root, *MAKE, "web")
+    for column in ("event", "stamp"):
+        fleet.query(f"ALTER TABLE usernsplan.host ALTER COLUMN {column} DROP NOT NULL")
+    [[event, stamp]] = fleet.query("SELECT event, stamp FROM usernsplan.host")
+    before = files_of(root)
+    for bad, text in ((None, stamp), (-1, stamp), (event, None)):
+        fleet.query("UPDATE usernsplan.host SET event = %s, stamp = %s", bad, text)
+        _, err = run(root, "sync", status=9)
+        assert "what it has of this host" in err
+    # The events of another machine, says the server.
+    fleet.query("UPDATE usernsplan.host SET event = %s, stamp = 'x'", event)
+    _, err = run(root, "sync", status=1)
+    assert "another machine uses its name" in err
+    fleet.query("UPDATE usernsplan.host SET stamp = %s", stamp)
+
+    for column in ("name", "strategy", "options", "role", "at", "refused"):
+        fleet.query(
+            "ALTER TABLE usernsplan.wish DROP CONSTRAINT IF EXISTS wish_pkey, "
+            f"ALTER COLUMN {column} DROP NOT NULL"
+        )
+        wish(fleet, "bad", start=0)
+        fleet.query(f"UPDATE usernsplan.wish SET {column} = NULL WHERE {column} IS NOT NULL")  # noqa: S608
+        synced(root, status=3)
+        fleet.query("DELETE FROM usernsplan.wish")
+    fleet.query("ALTER TABLE usernsplan.wish ALTER COLUMN start TYPE numeric")
+    wish(fleet, "bad")
+    fleet.query("UPDATE usernsplan.wish SET start = 655360.5")
+    [one] = synced(root, status=3)["refused"]
+    assert "is not an id" in one["why"]
+    assert files_of(root) == before
 
 
 # The pure part.
@@ -783,6 +820,24 @@ def test_systemd_reads_the_units(fleet: FleetOfRoots) -> None:
     )
     said = [text for text in done.stderr.splitlines() if "usernsplan-sync" in text]
     assert (done.returncode, said) == (0, []), done.stderr
+
+
+@pytest.mark.slow
+def test_all_that_the_timer_runs_is_looked_at() -> None:
+    import psycopg  # noqa: PLC0415 - may be missing
+
+    looked: list[str] = []
+
+    def look(path: str) -> str:
+        looked.append(path)
+        return ""
+
+    with mock.patch.object(booted, "_doubt", look):
+        booted.refuse_unsafe(timing._MODULES, timing._PACKAGES)
+    assert {booted.interpreter(), psycopg.__file__} <= {*looked}
+    for name in ("cli/sync.py", "syncing.py", "ledger/fleet.py", "volume/__init__.py"):
+        assert any(path.endswith(f"/usernsplan/{name}") for path in looked), name
+    assert any("/yaml/" in path for path in looked)
 
 
 @needs_root

@@ -113,6 +113,8 @@ class FleetLedger:
             found = LedgerState()
         # A run has to bring both to one state before it decides: see agree.
         is_behind = view.event != found.number or view.intended is not None
+        # A machine that was cloned has as many events as the other one.
+        is_behind = is_behind or bool(found.number and not self._is_same_history(view))
         if view.event > found.number:
             found = self._received(view).state
         return replace(found, interrupted=found.interrupted or is_behind, fleet=self._fleet(view))
@@ -361,8 +363,8 @@ class FleetLedger:
         member.agreed(self._layout)
 
     def _view(self) -> _View:
-        [row] = self.server.rows("SELECT * FROM usernsplan.look(%s)", self.member.host)
-        view = _View(*row)
+        rows = self.server.rows("SELECT * FROM usernsplan.look(%s)", self.member.host)
+        view = _View(*received.view(rows, shown(self.member.url)))
         self._said = view.own_digest
         return view
 

@@ -64,6 +64,17 @@ class Received(NamedTuple):
     left_out: tuple[str, ...]
 
 
+def view(rows: Iterable[Sequence[Any]], place: str) -> tuple[Any, ...]:
+    """The one row of what the server has of this host: see fleet._View. Raises RefusedError."""
+    try:
+        [row] = codec.typed(map(tuple, rows), int, int, str, codec.MaybeInt, int, str)
+        if row[1] < 0:
+            raise ValueError(f"{row[1]} events")
+    except _WRONG as error:
+        raise _refused(place, "what it has of this host", error) from error
+    return row
+
+
 def taken(rows: Iterable[Sequence[Any]]) -> tuple[tuple[Kind, IdSet], ...]:
     """What others have, by kind. It only ever takes ids away from this host."""
     return tuple(
@@ -101,6 +112,8 @@ def wish(row: Sequence[Any]) -> Wish:
         check_name(name)
         given = _options(strategy, options)
         if start is not None:
+            if type(start) is not int:
+                raise TypeError(f"{start!r:.40} is not an id")
             refuse(IdRange(start, 1))
     except _WRONG as error:
         return plain._replace(fault=str(error) or type(error).__name__)

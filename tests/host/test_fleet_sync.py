@@ -312,6 +312,24 @@ def test_a_host_that_lost_its_file_has_all_again(fleet: FleetOfRoots, lost: str)
     assert synced(root)["changed"] is False
 
 
+@needs_root
+@pytest.mark.slow
+def test_what_is_asked_on_another_host_is_done_here(fleet: FleetOfRoots) -> None:
+    a, b = fleet.host("a"), fleet.host("b")
+    fleet.query(f"GRANT usernsplan_operator TO h_a_{fleet.database}")
+    (b / "etc/subuid").write_text(f"alice:{WEB}:65536\n")
+    run(b, "sync")  # b says what it has of its own
+    run(a, *MAKE[:3], "web", "--on", "a,b")
+    assert names(a) == {"web": DB}
+    assert synced(b)["done"][0]["reserved_range"] == {"start": DB, "count": 65536}
+    assert names(b) == {"web": DB}
+    run(a, "release", "web", "--everywhere")
+    assert [one["ask"] for one in synced(b)["done"]] == ["release"]
+    assert (names(a), names(b)) == ({}, {})
+    assert lines(b) == [f"alice:{WEB}:65536"]
+    assert synced(b, "--check")["changed"] is False
+
+
 # What a database may say, and no host does.
 
 BAD_WISHES: list[tuple[str, str, int | None, str]] = [

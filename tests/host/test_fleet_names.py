@@ -185,7 +185,7 @@ def test_the_fleet_cannot_make_a_host_give_out_ids_that_no_container_may_have(
         start + 1000,
     )
     err = refused(fleet, b, *ALLOCATE, "web", "--size", "1000")
-    assert "is not free" in err
+    assert "this host does not take it" in err
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ class MountPoint(NamedTuple):
     are those of the mount and ``fs_options`` those of its file system, as the kernel writes them.
     ``mount_id`` is the kernel's number of the mount, and ``parent_id`` that of the mount on which it
     stands. ``shared`` is its peer group, and ``master`` the group from which it receives mounts; 0
-    if there is none.
+    if there is none. ``source`` is what was mounted: a device, or what a server calls it.
     """
 
     device: str
@@ -47,6 +47,7 @@ class MountPoint(NamedTuple):
     parent_id: int = 0
     shared: int = 0
     master: int = 0
+    source: str = ""
 
     @property
     def number(self) -> int:
@@ -198,6 +199,7 @@ def parse(line: str) -> MountPoint:
         int(fields[1]),
         int(tags.get("shared", 0)),
         int(tags.get("master", 0)),
+        _plain(rest[0]) if rest else "",
     )
 
 

@@ -22,6 +22,7 @@ from usernsplan.ids import IdRange, IdSet
 from usernsplan.ledger import codec, member, schema
 from usernsplan.ledger.exclusive import Hold, changed, holds
 from usernsplan.ledger.fold import fold
+from usernsplan.ledger.leases import Leases
 from usernsplan.ledger.postgres import Server, arrays, shown
 from usernsplan.model import Event, Fleet, Known, LedgerState, Wish
 from usernsplan.values import NamedTuple, replace
@@ -121,6 +122,7 @@ class FleetLedger:
             )
         if view.intended is not None and view.intended <= self._local.stamp()[0]:
             self.server.rows("SELECT usernsplan.drop_run(%s, %s)", self.member.host, view.intended)
+        Leases(self._layout, self.server, self.member.host).settle()
         member.agreed(self._layout)
         return notes
 

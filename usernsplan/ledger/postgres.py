@@ -17,6 +17,7 @@ from usernsplan.errors import (
     MeanwhileTakenError,
     NotPermittedError,
     RefusedError,
+    UnknownNameError,
 )
 from usernsplan.escape import line
 
@@ -164,6 +165,12 @@ _OF_STATE: dict[str, Callable[[str], Exception]] = {
         text, hint="a name has the same ids on every host; use another name, or --local"
     ),
     "UP005": lambda text: RefusedError(text, hint="give this host a name of its own: --name"),
+    "UP006": lambda text: RefusedError(
+        text, hint="'usernsplan volumes --fleet' shows who ended it; ask them before anything else"
+    ),
+    "UP007": lambda text: UnknownNameError(
+        text, hint="'usernsplan volumes --fleet' lists the leases"
+    ),
     "23505": lambda text: LedgerError(
         text, hint="a run of this host is at work, or was interrupted; the next one completes it"
     ),

@@ -48,6 +48,13 @@ def release(
             help="--forget: also search DIR for files with the ids (repeatable).",
         ),
     ] = None,
+    of: Annotated[
+        Optional[str],
+        Option(
+            metavar="HOST",
+            help="--forget: operators: of this host, which left the fleet, and not of this one.",
+        ),
+    ] = None,
     root: Root = "/",
     dry_run: DryRun = False,
     json: Json = False,
@@ -64,14 +71,14 @@ def release(
     until 'usernsplan release --forget NAME'. Refuses while a volume is mounted with these ids.
 
     --forget first searches every recorded volume and each --scan DIR. It refuses if a file there
-    carries the ids, or if it cannot examine something (see --unseen).
+    carries the ids, or if it cannot examine something (see --unseen). In a fleet, a range is given
+    out again when each host that had it has forgotten it.
 
     \b
     Examples:
       usernsplan release web
       usernsplan release --forget web --scan /srv --scan /home
     """
-    del yes  # this command never asks
     if with_lines and forget:
         raise InvalidValueError(
             "--with-lines does not go with --forget",
@@ -82,6 +89,13 @@ def release(
             "--range, --scan and --unseen need --forget",
             hint="add --forget, or leave them out",
         )
+    if of is not None:
+        from usernsplan.cli import leases  # noqa: PLC0415 - only in a fleet
+
+        if not forget or dry_run or range is not None or scan or unseen or json:
+            raise InvalidValueError("--of goes with --forget alone", hint="leave out the others")
+        leases.forget(root, names, of, yes=yes)
+        return
 
     request = ReleaseRequest(
         tuple(names),
@@ -96,4 +110,5 @@ def release(
         from usernsplan.volume import forget as looking  # noqa: PLC0415 - only --forget reads files
 
         decide = looking.looked(request, root, scan or ())
-    run(decide, root, preview=dry_run, as_json=json)
+    # Of a fleet, the other hosts that still have these ranges are looked up.
+    run(decide, root, preview=dry_run, as_json=json, asked=names if forget else ())

@@ -351,6 +351,7 @@ BEGIN
                 SELECT FROM unnest(names, locals, kinds, starts, stops) AS a(name, is_local, kind, start, stop)
                 WHERE a.name = c.name AND a.kind = c.kind AND c.ids = int8range(a.start, a.stop)
                 AND a.is_local <> upper_inf(c.hosts))), '{}'));
+        PERFORM back_again(n);
     END IF;
     PERFORM change_holds(n, names, locals, kinds, starts, stops, states);
     UPDATE hold h SET leaving = false WHERE h.host = n AND h.leaving;
@@ -378,13 +379,22 @@ BEGIN
     END IF;
 END $$;
 
--- A host leaves, with all that is here of it.
+-- A host leaves, with all that is here of it, but for the ids that its files on shared storage may carry: nobody has
+-- looked. They stay quarantined until the machine joins again and says what it has (tell), or an operator says that
+-- no file carries them (forget_left). UP008: a run of the host is at work on a volume, or was interrupted.
 CREATE FUNCTION leave(of_host text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
 DECLARE n int := mine(of_host);
 BEGIN
     PERFORM alone();
-    PERFORM drop_holds(n, coalesce((SELECT array_agg(h.claim) FROM hold h WHERE h.host = n), '{}'));
+    IF EXISTS (SELECT FROM lease l WHERE l.host = n AND l.ended IS NULL) THEN
+        RAISE EXCEPTION USING ERRCODE = 'UP008', MESSAGE = format('a run of %s on %s is not at its end', of_host,
+            (SELECT l.path FROM lease l WHERE l.host = n AND l.ended IS NULL LIMIT 1));
+    END IF;
+    UPDATE hold h SET state = 'quarantined', leaving = false FROM claim c
+        WHERE h.host = n AND c.id = h.claim AND upper_inf(c.hosts) AND h.state IN ('held', 'quarantined');
+    PERFORM drop_holds(n, coalesce((SELECT array_agg(h.claim) FROM hold h JOIN claim c ON c.id = h.claim
+        WHERE h.host = n AND NOT (upper_inf(c.hosts) AND h.state = 'quarantined')), '{}'));
     DELETE FROM content c WHERE c.host = n;
     DELETE FROM own o WHERE o.host = n;
     DELETE FROM wish w WHERE w.host = n;
@@ -531,6 +541,33 @@ BEGIN
     END IF;
 END $$;
 
+-- A machine that had left says what it has: what was kept for it goes. Its role then is its role now.
+CREATE FUNCTION back_again(n int) RETURNS void LANGUAGE sql AS $$
+    SELECT usernsplan.drop_holds(o.number, (SELECT coalesce(array_agg(h.claim), '{}') FROM usernsplan.hold h
+            WHERE h.host = o.number))
+    FROM usernsplan.host o JOIN usernsplan.host now ON now.number = n AND now.machine = o.machine
+    WHERE o.role = '' AND o.machine <> ''
+        AND EXISTS (SELECT FROM usernsplan.event e WHERE e.host = o.number AND e.role = session_user)
+$$;
+
+-- An operator says that no file carries the ids that a host which left had under a name. UP007: it has none.
+CREATE FUNCTION forget_left(of_host text, of_name text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+DECLARE n int; gone bigint[];
+BEGIN
+    IF NOT is_operator() THEN
+        RAISE EXCEPTION USING ERRCODE = '42501', MESSAGE = format('%s is no operator of the fleet', session_user);
+    END IF;
+    PERFORM alone();
+    SELECT h.host, array_agg(h.claim) INTO n, gone FROM hold h JOIN host o ON o.number = h.host
+        JOIN claim c ON c.id = h.claim WHERE o.name = of_host AND o.role = '' AND c.name = of_name GROUP BY h.host;
+    IF n IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'UP007', MESSAGE =
+            format('no host that left as %s had ids of %s', quote_literal(of_host), quote_literal(of_name));
+    END IF;
+    PERFORM drop_holds(n, gone);
+END $$;
+
 -- The leases that keep others away, and the last that ended. A volume may have several rows.
 CREATE FUNCTION leases()
 RETURNS TABLE (host text, path text, container text, run text, method text, since text, ended text, outcome text,
@@ -562,5 +599,5 @@ GRANT USAGE ON SCHEMA usernsplan TO usernsplan_host, usernsplan_operator;
 GRANT SELECT ON meta, host, claim, hold, event, content, own, wish, lease TO usernsplan_host, usernsplan_operator;
 GRANT EXECUTE ON FUNCTION is_operator, mine, join_host, begin_run, tell, drop_run, leave, look, taken, named,
     pending, clashes TO usernsplan_host, usernsplan_operator;
-GRANT EXECUTE ON FUNCTION take_lease, check_lease, end_lease, give_up_lease, moved_by, leases TO usernsplan_host,
-    usernsplan_operator;
+GRANT EXECUTE ON FUNCTION take_lease, check_lease, end_lease, give_up_lease, moved_by, leases, forget_left
+    TO usernsplan_host, usernsplan_operator;

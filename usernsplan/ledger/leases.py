@@ -116,6 +116,10 @@ class Leases:
         """As an operator, end the lease of a run that its host will never finish."""
         self._server.rows("SELECT usernsplan.give_up_lease(%s, %s)", host, run)
 
+    def forget_left(self, host: str, name: str) -> None:
+        """As an operator, end the quarantine of ids that a host which left had under a name."""
+        self._server.rows("SELECT usernsplan.forget_left(%s, %s)", host, name)
+
     def settle(self) -> None:
         """End the leases of this host whose runs have come to their end, and could not say so."""
         rows = self._server.rows(

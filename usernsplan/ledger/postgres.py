@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import (
@@ -59,7 +60,8 @@ class Server:
 
     def __init__(self, url: str) -> None:
         self._open: psycopg.Connection | None = None
-        self._unsafe = ""
+        # What a commit that no standby confirmed said; the connection fills it.
+        self._unsafe: list[str] = []
         self.url = checked(url)
 
     def __del__(self) -> None:
@@ -73,7 +75,9 @@ class Server:
             found = db.execute(statement, values, prepare=False)
             rows = found.fetchall() if found.description else []
         if self._unsafe:
-            raise LedgerUnreachableError(self._unsafe, hint="run the same command again")
+            raise LedgerUnreachableError(
+                f"{shown(self.url)}: {self._unsafe[0]}", hint="run the same command again"
+            )
         return rows
 
     def script(self, statements: str) -> None:
@@ -115,18 +119,14 @@ class Server:
             return self._open
         psycopg = _driver()
         self._open = psycopg.connect(self.url, autocommit=True, **_SETTINGS)
-        self._open.add_notice_handler(self._noticed)
+        # Not a method of ours: the connection would keep us alive, and we it, past the last user.
+        self._open.add_notice_handler(partial(_noticed, self._unsafe))
         return self._open
-
-    def _noticed(self, notice: psycopg.errors.Diagnostic) -> None:
-        """A commit that no standby confirmed is not durable, although the server says it is done."""
-        if notice.sqlstate == "01000" and "replication" in (notice.message_primary or ""):
-            self._unsafe = f"{shown(self.url)}: {notice.message_primary}"
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
         psycopg = _driver()
-        self._unsafe = ""
+        self._unsafe.clear()
         try:
             yield
         except psycopg.Error as error:
@@ -154,6 +154,12 @@ class Server:
         return LedgerError(text, hint="'usernsplan ledger status' shows the server's state")
 
 
+def _noticed(unsafe: list[str], notice: psycopg.errors.Diagnostic) -> None:
+    """A commit that no standby confirmed is not durable, although the server says it is done."""
+    if notice.sqlstate == "01000" and "replication" in (notice.message_primary or ""):
+        unsafe.append(str(notice.message_primary))
+
+
 _OF_STATE: dict[str, Callable[[str], Exception]] = {
     "UP001": MeanwhileTakenError,
     "UP002": lambda text: LedgerError(text, hint="join the fleet: usernsplan ledger join"),
@@ -169,7 +175,11 @@ _OF_STATE: dict[str, Callable[[str], Exception]] = {
         text, hint="'usernsplan volumes --fleet' shows who ended it; ask them before anything else"
     ),
     "UP007": lambda text: UnknownNameError(
-        text, hint="'usernsplan volumes --fleet' lists the leases"
+        text,
+        hint="'usernsplan ledger status' shows the hosts; 'usernsplan volumes --fleet' their runs",
+    ),
+    "UP008": lambda text: RefusedError(
+        text, hint="finish or undo it first: 'usernsplan volumes --fleet' shows it"
     ),
     "23505": lambda text: LedgerError(
         text, hint="a run of this host is at work, or was interrupted; the next one completes it"

@@ -921,6 +921,21 @@ programs that raise the privileges of a process.
 In a user namespace a capability counts only over what the namespace has. But it opens code of the
 kernel that is seldom used by others. Leave it out unless the container's program needs it.""",
     ),
+    Story(
+        "USN195",
+        "info",
+        "Other hosts of the fleet still have a range",
+        """\
+A name has the same ids on every host of a fleet, and files with them may be on each. So a released
+range is given out again only when every host that had it has forgotten it: each searches its own
+volumes and the folders of --scan.
+
+    a$ usernsplan release --forget web --scan /srv      web is quarantined on b, too
+    b$ usernsplan release --forget web --scan /srv      now any host may get the range
+
+A host that left the fleet while it had quarantined ranges keeps them from others, as "NAME, left
+NUMBER".""",
+    ),
 )
 ADVICE: dict[str, Story] = {story.code: story for story in _STORIES}
 

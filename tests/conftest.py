@@ -11,11 +11,13 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
-from tests.postgres import FleetOfRoots, Postgres
+if TYPE_CHECKING:
+    from tests.postgres import FleetOfRoots, Postgres
 
 # Compiled once, even where the environment forbids to keep it: each interpreter that a test or a throw-away host starts
 # would compile the package anew, and each run of pytest all tests.
@@ -193,6 +195,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A server for all tests of this process that do not stop it."""
+    from tests.postgres import Postgres  # noqa: PLC0415 - a test copies this file alone
+
     server = Postgres()
     yield server
     server.remove()
@@ -201,4 +205,6 @@ def postgres() -> Iterator[Postgres]:
 @pytest.fixture
 def fleet(postgres: Postgres, tmp_path: Path) -> FleetOfRoots:
     """A fleet without hosts, in a database of its own."""
+    from tests.postgres import FleetOfRoots  # noqa: PLC0415 - see above
+
     return FleetOfRoots(postgres, tmp_path)

@@ -43,7 +43,7 @@ class Postgres:
         # Below pytest's own folders only root gets to it.
         within = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         self.folder = folder = Path(tempfile.mkdtemp(prefix="usernsplan-pg-", dir=within))
-        self.port = _free_port()
+        self.port = free_port()
         self.data = folder / "data"
         folder.chmod(0o755)
         shutil.chown(folder, "postgres", "postgres")
@@ -129,7 +129,7 @@ def until_gone(pid: int) -> None:
         time.sleep(0.01)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])

@@ -22,6 +22,8 @@ from usernsplan.errors import ExitStatus, UsernsplanError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.postgres import FleetOfRoots
+
 pytestmark = needs_root
 
 # ROOT, DIR (a volume) and FILE (a plan file) are placeholders; the middle lists commands to run first.
@@ -79,8 +81,23 @@ CASES = [
     ("plan", RELEASED, "plan FILE --root ROOT"),
     ("apply", RELEASED, "apply FILE --yes --fix-volumes --root ROOT"),
     ("export", FIXED, "export --root ROOT"),
+    ("ledger-init", (), "ledger init OWNED"),
+    ("ledger-join", (MADE,), "ledger join PLACE --name web1 --local web --dry-run --root ROOT"),
+    ("ledger-leave", (), "ledger leave --root ROOT"),
+    ("ledger-status", (), "ledger status --root ROOT"),
     ("ledger-rebuild", RELEASED, "ledger rebuild --dry-run --root ROOT"),
     ("error", (), "show nothing --root ROOT"),
+]
+# Of a fleet with the hosts a and b; these are on a.
+OF_FLEET = [
+    ("fleet-list", "list --fleet"),
+    ("fleet-show", "show web --host a"),
+    ("fleet-whois", "whois 589825 0 1000 --fleet"),
+    ("whois-container", "whois --container web 33 --fleet"),
+    ("fleet-map", "map --fleet"),
+    ("fleet-capacity", "capacity --fleet"),
+    ("fleet-history", "history --fleet"),
+    ("check", "check --fleet"),
 ]
 PLAN = "strategy: per-container\nengines: [podman]\ncontainers: [{name: db, volumes: [VOLUME]}]\n"
 
@@ -99,8 +116,13 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
+# Places of ledgers, which only some cases have.
+STAND_FOR: dict[str, str] = {}
+
+
 def typed(words: str, root: Path) -> list[str]:
-    stand_for = {
+    stand_for: dict[str, object] = {
+        **STAND_FOR,
         "ROOT": root,
         "DIR": root / "srv/vol",
         "FILE": root / "plan.yaml",
@@ -112,14 +134,33 @@ def typed(words: str, root: Path) -> list[str]:
 
 @pytest.mark.parametrize(("kind", "before", "words"), CASES)
 def test_a_document_is_as_the_schema_says(
-    root: Path, kind: str, before: tuple[str, ...], words: str
+    root: Path,
+    kind: str,
+    before: tuple[str, ...],
+    words: str,
+    request: pytest.FixtureRequest,
 ) -> None:
+    if kind in {"ledger-init", "ledger-join"}:
+        fleet = request.getfixturevalue("fleet")
+        STAND_FOR.update(OWNED=fleet.url, PLACE=fleet.role("h_web1"))
+        (root / "etc/machine-id").write_text("1" * 32)
     for earlier in before:
         here(*typed(earlier, root))
     if kind == "ledger-rebuild":
         (root / "var/lib/usernsplan/ledger.sqlite3").write_bytes(b"damaged")
     out, _ = here(*typed(words, root), "--json", status=None)
     assert document_in(out)["kind"] == kind
+
+
+def test_a_document_of_a_fleet_is_as_the_schema_says(fleet: FleetOfRoots) -> None:
+    root, _ = fleet.host("a"), fleet.host("b")
+    (root / "srv/vol").mkdir(parents=True)
+    here(*typed(MADE, root))
+    here(*typed("fix-volume DIR --container web --mode shift --root ROOT", root))
+    here(*typed("release old --root ROOT", root))
+    for kind, words in OF_FLEET:
+        out, _ = here(*words.split(), "--root", root, "--json")
+        assert document_in(out)["kind"] == kind, words
 
 
 def with_json(command: Any, name: str = "") -> Iterator[str]:  # noqa: ANN401 - of typer's own click
@@ -137,7 +178,7 @@ def test_every_command_with_json_and_every_kind_are_tried_above() -> None:
         name for name in commands if not any(f"{one} ".startswith(f"{name} ") for one in tried)
     }
     assert missing == set()
-    assert {kind for kind, _, _ in CASES} == set(KINDS)
+    assert {kind for kind, *_ in (*CASES, *OF_FLEET)} == set(KINDS)
 
 
 def test_a_field_that_no_schema_has_and_one_that_lacks_are_seen() -> None:

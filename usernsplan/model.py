@@ -366,6 +366,35 @@ class Wish(NamedTuple):
     at: str
 
 
+class Refused(NamedTuple):
+    """A wish that this host does not grant, and why; ``hint`` is the remedy."""
+
+    wish: Wish
+    why: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """What ``sync`` did on a host, or would do.
+
+    ``done`` are the plans of the wishes that it granted, in order, and ``refused`` are the others.
+    ``repair`` restores what the ledger has and the files have not. ``agreed``: the two ledgers
+    differed, or a command was interrupted.
+    """
+
+    done: tuple[tuple[Wish, Plan], ...]
+    refused: tuple[Refused, ...]
+    repair: Plan
+    agreed: bool
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def changed(self) -> bool:
+        """Tell whether something was not as it should be."""
+        return bool(self.done or self.agreed or self.repair.changed)
+
+
 @dataclass(frozen=True, slots=True)
 class Fleet:
     """What a host of a fleet sees of the others: its own name and number, and the place of the ledger.

@@ -14,7 +14,7 @@ from usernsplan.model import HistoryEntry, Intent, LedgerChange
 from usernsplan.planner import changes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from usernsplan.layout import Layout
     from usernsplan.ledger import Ledger
@@ -35,14 +35,20 @@ def note(
             return False
         change = decide(state)
         if change != LedgerChange():
-            actor, words = procfs.actor(), utf8(command)
-            with signals.held():
-                ledger.begin(Intent(words, actor, change, ()))
-                lines = tuple(map(utf8, changes.of_volumes(change)))
-                entry = HistoryEntry(now(), actor, words, lines)
-                ledger.complete(entry)
-                logged(layout, entry)
+            record(layout, ledger, change, changes.of_volumes(change), command)
     return True
+
+
+def record(
+    layout: Layout, ledger: Ledger, change: LedgerChange, lines: Iterable[str], command: str
+) -> None:
+    """Record a change under the locks; ``lines`` are what the history says of it."""
+    actor, words = procfs.actor(), utf8(command)
+    with signals.held():
+        ledger.begin(Intent(words, actor, change, ()))
+        entry = HistoryEntry(now(), actor, words, tuple(map(utf8, lines)))
+        ledger.complete(entry)
+        logged(layout, entry)
 
 
 def now() -> str:

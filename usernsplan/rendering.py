@@ -15,11 +15,23 @@ from typing import TYPE_CHECKING
 from usernsplan import engines
 from usernsplan.claims.pool import POOL_START
 from usernsplan.engines import placing
-from usernsplan.engines.base import RenderContext, Support
+from usernsplan.engines.base import RenderContext, Support, login_of
 from usernsplan.engines.mounts import NOT_MOVED, MountContext, VolumeRequest, decide, unmoved
 from usernsplan.errors import InvalidFileError, InvalidValueError, RefusedError
 from usernsplan.escape import shell, shown_path
-from usernsplan.host import files, locks, output, programs, read, selinux, standing, trial, volumes
+from usernsplan.host import (
+    accounts,
+    files,
+    libseccomp,
+    locks,
+    output,
+    programs,
+    read,
+    selinux,
+    standing,
+    trial,
+    volumes,
+)
 from usernsplan.host.mounts import all_mounts
 from usernsplan.ids import IdRange
 from usernsplan.layout import SUBUID
@@ -37,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from usernsplan.engines.base import Engine, Rendered
+    from usernsplan.formats.accounts import User
     from usernsplan.harden.policy import Policy
     from usernsplan.layout import Layout
     from usernsplan.ledger import Ledger
@@ -100,7 +113,8 @@ def _rendering(request: RenderRequest, root: str) -> Rendered:
         version=programs.version(chosen.asks) if chosen.asks and layout.is_host else "",
     )
     if allocation.policy and not request.no_harden:
-        context = _with_policy(context, allocation.policy, chosen, request.base)
+        login = login_of(allocation, context) if request.rootless else None
+        context = _with_policy(context, allocation.policy, chosen, request.base, login)
     elif request.base is not None:
         raise InvalidValueError(
             f"--base is for a policy, and '{request.name}' has none here",
@@ -120,25 +134,36 @@ def _rendering(request: RenderRequest, root: str) -> Rendered:
 
 
 def _with_policy(
-    context: RenderContext, policy: Policy, chosen: Engine, base: str | None = None
+    context: RenderContext,
+    policy: Policy,
+    chosen: Engine,
+    base: str | None = None,
+    login: User | None = None,
 ) -> RenderContext:
-    """The context with a policy, and with what its filter has to be laid over."""
+    """The context with a policy, and with what its filter has to be laid over.
+
+    ``login`` is the account that runs the engine; None for root.
+    """
     from usernsplan.harden.effective import effective  # noqa: PLC0415 - many hosts have no policy
 
-    raw, place = _own_filter(context.layout, chosen, base)
-    machine = os.uname()
+    raw, place = _own_filter(context.layout, chosen, base, login)
+    machine, its = os.uname(), effective(policy)
+    here = context.layout.is_host and not chosen.elsewhere
     return replace(
         context,
-        policy=effective(policy),
+        policy=its,
         own_filter=raw,
         own_filter_place=place,
         machine=machine.machine,
         kernel=machine.release,
         selinux=selinux.mode() if context.layout.is_host else "enforcing",
+        unheard=libseccomp.unknown(its.deny) if here else frozenset(),
     )
 
 
-def _own_filter(layout: Layout, chosen: Engine, base: str | None) -> tuple[bytes | None, str]:
+def _own_filter(
+    layout: Layout, chosen: Engine, base: str | None, login: User | None
+) -> tuple[bytes | None, str]:
     """An engine's own profile of system calls, and its place; ``base`` is one that the user names."""
     if base is not None:
         path = os.path.abspath(base)
@@ -150,7 +175,14 @@ def _own_filter(layout: Layout, chosen: Engine, base: str | None) -> tuple[bytes
         if raw is None:
             raise InvalidValueError(f"--base {shown_path(base)} does not exist")
         return raw, base
-    named = chosen.names_filter([*_contents(layout, chosen.filter_configs)])
+    configs = [*chosen.filter_configs]
+    if login is not None:
+        home = accounts.home_of(layout, login.uid)
+        if not home.startswith("/"):
+            # What the account's own configuration names is not known then.
+            return None, ""
+        configs += [path.format(home=home, uid=login.uid) for path in chosen.login_filter_configs]
+    named = chosen.names_filter([*_contents(layout, configs)])
     if named and not named.startswith("/"):
         # Nobody says from which folder on.
         return None, ""

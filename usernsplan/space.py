@@ -196,7 +196,8 @@ class Space:
     ``is_complete`` is False if some conflicts are not listed; even then every id in conflict is in
     one. ``capacity`` is None if login.defs leaves no pool, and ``useradd`` is None if login.defs
     cannot be read; ``problem`` is the reason. ``parts`` are what others have of the pool, and
-    ``unseen`` notes about what could not be read of them.
+    ``unseen`` notes about what could not be read of them. ``is_of_fleet``: it is that of several
+    hosts, and no useradd gives out ids there.
     """
 
     segments: tuple[Segment, ...]
@@ -207,6 +208,7 @@ class Space:
     is_complete: bool = True
     parts: tuple[Part, ...] = ()
     unseen: tuple[str, ...] = ()
+    is_of_fleet: bool = False
 
     def in_conflict(self) -> dict[int, list[Conflict]]:
         """The conflicts of each segment that has one, by its position."""

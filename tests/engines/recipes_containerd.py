@@ -64,8 +64,11 @@ class Containerd(NamedTuple):
 
 
 @contextlib.contextmanager
-def containerd(host: ThrowawayHost, timeout: float = 30) -> Iterator[Containerd]:
-    """Run containerd with a busybox image in it, from start to orderly stop; one at a time in a host."""
+def containerd(host: ThrowawayHost, timeout: float = 30, user: str = "") -> Iterator[Containerd]:
+    """Run containerd with a busybox image in it, from start to orderly stop; one at a time in a host.
+
+    ``user`` is the one that the image names, as USER of a Dockerfile does.
+    """
     require("containerd", "containerd-shim-runc-v2", "ctr", "runc")
     host.write(CONFIG, CONFIG_TOML)
     with tempfile.TemporaryFile() as log:
@@ -73,7 +76,7 @@ def containerd(host: ThrowawayHost, timeout: float = 30) -> Iterator[Containerd]
         daemon = Containerd(host, log)
         try:
             # Made while the daemon starts.
-            _image_tar(host)
+            _image_tar(host, user)
             _wait_until_up(daemon, process, timeout)
             host.run("ctr", "image", "import", "--snapshotter=native", IMAGE_TAR)
             yield daemon
@@ -82,18 +85,17 @@ def containerd(host: ThrowawayHost, timeout: float = 30) -> Iterator[Containerd]
             process.wait(timeout=timeout)
 
 
-def _image_tar(host: ThrowawayHost) -> None:
+def _image_tar(host: ThrowawayHost, user: str) -> None:
     """Make what docker save would write, of a single layer."""
-    if host.exists(IMAGE_TAR):
-        return
-    busybox_rootfs(host, ROOTFS)
-    host.run("tar", "-C", ROOTFS, "-cf", ROOTFS_TAR, ".")
+    if not host.exists(ROOTFS_TAR):
+        busybox_rootfs(host, ROOTFS)
+        host.run("tar", "-C", ROOTFS, "-cf", ROOTFS_TAR, ".")
     layer = host.read(ROOTFS_TAR)
     machine = platform.machine()
     config = {
         "architecture": ARCHITECTURES.get(machine, machine),
         "os": "linux",
-        "config": {"Env": ["PATH=/bin"]},
+        "config": {"Env": ["PATH=/bin"], "User": user},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
     }
     manifest = [{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]

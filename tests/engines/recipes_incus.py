@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import signal
 import tempfile
 import time
@@ -59,9 +58,7 @@ class Incus(NamedTuple):
             time.sleep(0.2)
         if result.returncode != 0:
             raise StartFailed(f"{result.stderr}\n{self._log(name)}")
-        pid = json.loads(self.host.run("incus", "query", f"/1.0/instances/{name}/state").stdout)[
-            "pid"
-        ]
+        pid = recipes_lxd.first_process(self.host, "incus", name)
         uid_map, gid_map = (
             self.host.run("cat", f"/proc/{pid}/{kind}").stdout for kind in ("uid_map", "gid_map")
         )
@@ -77,12 +74,12 @@ class Incus(NamedTuple):
             time.sleep(0.1)
         return shown.stderr
 
-    def execute(self, name: str, argv: Sequence[str]) -> str:
-        """Run a command that prints something in a container that was started, as its root."""
+    def execute(self, name: str, argv: Sequence[str], flags: Sequence[str] = ()) -> str:
+        """Run a command that prints something in a container that was started, by default as its root."""
         found = ""
         # On a busy machine, the client sometimes ends before the output has arrived.
         for _ in range(3):
-            found = found or self.host.run("incus", "exec", name, "--", *argv).stdout
+            found = found or self.host.run("incus", "exec", name, *flags, "--", *argv).stdout
         return found
 
 

@@ -76,17 +76,19 @@ class Lxd(NamedTuple):
         if result.returncode != 0:
             log = self.host.run("lxc", "info", name, "--show-log", check=False).stdout
             raise StartFailed(f"{result.stderr}\n{log}")
-        pid = json.loads(self.host.run("lxc", "query", f"/1.0/instances/{name}/state").stdout)[
-            "pid"
-        ]
+        pid = first_process(self.host, "lxc", name)
         uid_map, gid_map = (
             self.host.run("cat", f"/proc/{pid}/{kind}").stdout for kind in ("uid_map", "gid_map")
         )
         return Maps(uid_map, gid_map)
 
-    def execute(self, name: str, argv: Sequence[str]) -> str:
-        """Run a command in a container that was started, as its root."""
-        return self.host.run("lxc", "exec", name, "--", *argv).stdout
+    def execute(self, name: str, argv: Sequence[str], flags: Sequence[str] = ()) -> str:
+        """Run a command that prints something in a container that was started, by default as its root."""
+        found = ""
+        # On a busy machine, the client sometimes ends before the output has arrived.
+        for _ in range(3):
+            found = found or self.host.run("lxc", "exec", name, *flags, "--", *argv).stdout
+        return found
 
 
 @contextlib.contextmanager
@@ -112,6 +114,19 @@ def lxd(host: ThrowawayHost, timeout: float = 30) -> Iterator[Lxd]:
             # SIGTERM would leave the containers running.
             daemon.send_signal(signal.SIGPWR)
             daemon.wait(timeout=timeout)
+
+
+def first_process(host: ThrowawayHost, client: str, name: str) -> int:
+    """The pid of a container that was started, with the client of LXD or Incus."""
+    pid = 0
+    # A busy daemon says 0 for a container that it has just started.
+    for _ in range(20):
+        state = json.loads(host.run(client, "query", f"/1.0/instances/{name}/state").stdout)
+        pid = state["pid"]
+        if pid > 0:
+            break
+        time.sleep(0.1)
+    return pid
 
 
 def wait_until_up(

@@ -146,6 +146,9 @@ def service_run(
     return stdout
 
 
+# How the systemd of a machine speaks.
+MANAGER = ("--log-target=console", "--log-level=notice", "--show-status=no")
+
 # Stands in for an engine that starts at boot: what is ordered before the engine has to be done when it runs. It ends the
 # machine, with its own status.
 ENGINE = """
@@ -191,23 +194,37 @@ class Machine:
         """Write a file of the machine, while it is off."""
         _write(self._host, {path: text}, self.tree)
 
-    def boot(self, script: str, env: Mapping[str, str] | None = None) -> str:
-        """Boot it, let its engine run a shell script, and return what that printed; then it is off again."""
-        words = " ".join(f'"{name}={value}"' for name, value in (env or {}).items())
-        self.write(
-            f"{UNITS}/docker.service.d/environment.conf", f"[Service]\nEnvironment={words}\n"
-        )
-        self.write("/throwaway.sh", script)
+    def boot(
+        self, script: str, env: Mapping[str, str] | None = None, flags: Sequence[str] = ()
+    ) -> str:
+        """Boot it, let its engine run a shell script, and return what that printed; then it is off again.
+
+        ``flags`` are more of nspawn's.
+        """
+        self.prepare(script, env)
         boot = self._host.run(
             *NSPAWN,
             "--settings=no",
             f"--directory={self.tree}",
             f"--machine={self.name}",
             *(f"--bind-ro={bind}" for bind in self._binds),
-            *("--boot", "--", "--log-target=console", "--log-level=notice", "--show-status=no"),
+            *flags,
+            *("--boot", "--", *MANAGER),
             check=False,
             env=NSPAWN_ENVIRONMENT,
         )
+        return self.ended(boot)
+
+    def prepare(self, script: str, env: Mapping[str, str] | None = None) -> None:
+        """Write what its engine runs, while it is off."""
+        words = " ".join(f'"{name}={value}"' for name, value in (env or {}).items())
+        self.write(
+            f"{UNITS}/docker.service.d/environment.conf", f"[Service]\nEnvironment={words}\n"
+        )
+        self.write("/throwaway.sh", script)
+
+    def ended(self, boot: subprocess.CompletedProcess[str]) -> str:
+        """Return what the script printed, once whoever booted the machine has ended."""
         stdout, stderr = (_text(self._host, f"{self.tree}/{name}") for name in ("stdout", "stderr"))
         if boot.returncode != 0:
             said = f"{stderr}{boot.stdout}{boot.stderr}"

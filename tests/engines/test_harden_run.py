@@ -6,17 +6,21 @@ The filter of these tests has an errno that nothing else gives, so what fails wi
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 import yaml
 
-from tests.engines import recipes, recipes_docker_instance, recipes_rootless
+from tests.command import slow
+from tests.engines import probe, recipes, recipes_docker_instance, recipes_rootless
 from tests.engines.planned import usernsplan
 from tests.engines.recipes_containerd import containerd
 from tests.engines.throwaway import require
+from usernsplan.harden.names import system_calls
+from usernsplan.host.libseccomp import unknown
 
 if TYPE_CHECKING:
     from tests.engines.throwaway import ThrowawayHost
@@ -31,7 +35,7 @@ REFUSED = ("--deny-syscall", "mkdir,mkdirat", "--deny-family", "inet")
 # A filter of an engine that allows all: what is refused is refused by the policy.
 BASE = "/tmp/base.json"
 BUNDLE = "/tmp/bundle"
-# strerror(3) of 71.
+# strerror(3) of probe.OURS.
 FROM_FILTER = "Protocol error"
 ASK = """
 busybox grep -E '^(Cap(Prm|Eff|Bnd|Amb)|NoNewPrivs|Seccomp):' /proc/self/status
@@ -48,22 +52,13 @@ def allocate(host: ThrowawayHost, *words: str) -> None:
     usernsplan(host, "harden", "web", "--profile", "default", *KEPT, *REFUSED)
 
 
-def set_errno(filter_: dict[str, Any]) -> None:
-    """Let all that a filter refuses fail with EPROTO."""
-    if filter_["defaultAction"] == "SCMP_ACT_ERRNO":
-        filter_["defaultErrnoRet"] = 71
-    for rule in filter_["syscalls"]:
-        if rule["action"] == "SCMP_ACT_ERRNO":
-            rule["errnoRet"] = 71
-
-
 def place(host: ThrowawayHost, engine: str, *words: str) -> str:
     """Bring the files to their places, with the errno of these tests; return the text and the notes."""
     usernsplan(host, "render", engine, "web", *words, "--out", "/")
     done = usernsplan(host, "render", engine, "web", *words)
     assert FILTER not in done.stderr or "does not exist" not in done.stderr
     filter_ = json.loads(host.read(FILTER))
-    set_errno(filter_)
+    probe.set_errno(filter_)
     host.write(FILTER, json.dumps(filter_))
     return f"{done.stdout}\n{done.stderr}"
 
@@ -106,6 +101,30 @@ def test_an_accounts_own_podman_enforces_it_too(host: ThrowawayHost) -> None:
     check(recipes_rootless.podman_rootless(host, "alice", shlex.split(flags), ask))
 
 
+@pytest.mark.slow
+def test_an_accounts_own_profile_is_what_its_filter_is_laid_over(host: ThrowawayHost) -> None:
+    recipes_rootless.login_user(host, "alice", 4242)
+    usernsplan(host, "allocate", "web", "--strategy", "per-container", "--owner", "alice")
+    usernsplan(host, "harden", "web", "--profile", "default", "--deny-syscall", "kcmp")
+    own = json.loads(host.read("/usr/share/containers/seccomp.json"))
+    for rule in own["syscalls"]:
+        rule["names"] = [name for name in rule["names"] if not name.startswith("mkdir")]
+    folder = "/home/alice/.config/containers"
+    host.write("/home/alice/own.json", json.dumps(own))
+    # Only the last of the drop-ins has it.
+    path = f"{folder}/containers.conf.d/99-own.conf"
+    host.write(path, '[containers]\nseccomp_profile = "/home/alice/own.json"\n')
+    usernsplan(host, "render", "podman", "web", "--rootless", "--out", "/")
+    flags = shlex.split(usernsplan(host, "render", "podman", "web", "--rootless").stdout)
+    ask = ["sh", "-c", "mkdir /tmp/made 2>/dev/null && echo made || echo refused"]
+
+    # What Podman does by itself, and what it does with the policy.
+    for words in ([], flags):
+        assert recipes_rootless.podman_rootless(host, "alice", words, ask) == "refused\n"
+    host.run("rm", path)
+    assert recipes_rootless.podman_rootless(host, "alice", [], ask) == "made\n"
+
+
 def test_docker_run_enforces_what_the_note_names_and_what_compose_says(host: ThrowawayHost) -> None:
     require("dockerd", "docker")
     allocate(host, "--daemon", "web")
@@ -143,9 +162,47 @@ def test_a_bundle_that_is_patched_has_it_for_each_runtime(
     host.write(path, json.dumps(config))
     usernsplan(host, "render", "oci", "web", "--bundle", BUNDLE)
     config = json.loads(host.read(path))
-    set_errno(config["linux"]["seccomp"])
+    probe.set_errno(config["linux"]["seccomp"])
     host.write(path, json.dumps(config))
     check(host.run(runtime, "run", "--bundle", BUNDLE, "web").stdout)
+
+
+@pytest.mark.parametrize("runtime", ["crun", *slow("runc")])
+def test_a_call_that_the_hosts_library_does_not_know_passes_and_render_says_so(
+    host: ThrowawayHost, runtime: str
+) -> None:
+    require(runtime)
+    newer = sorted(unknown(system_calls()))
+    newer = [call for call in newer if os.uname().machine in system_calls()[call]]
+    if not newer:
+        pytest.skip("this libseccomp knows all calls of the table")
+    usernsplan(host, "allocate", "web", "--strategy", "per-container")
+    usernsplan(
+        host, "harden", "web", "--profile", "default", "--deny-syscall", f"{newer[-1]},getcwd"
+    )
+    path = probe.install(host)
+    argv = ["/probe", *(probe.call(name) for name in (newer[-1], "getcwd"))]
+    rootfs = recipes._rootfs(host)
+    host.run("cp", path, f"{rootfs}/probe")
+    file = f"{BUNDLE}/config.json"
+    host.write(file, json.dumps(recipes._oci_base(rootfs, argv, ())))
+    told = usernsplan(host, "render", "oci", "web", "--bundle", BUNDLE).stderr
+    assert f"nothing refuses {newer[-1]}: the libseccomp of this host" in told
+    config = json.loads(host.read(file))
+    probe.set_errno(config["linux"]["seccomp"])
+    host.write(file, json.dumps(config))
+    passed, refused = host.run(runtime, "run", "--bundle", BUNDLE, "web").stdout.split()
+    assert passed != f"{probe.OURS}"
+    assert refused == f"{probe.OURS}"
+
+    # A list of what is allowed does not need to know it.
+    config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW"}],
+    }
+    host.write(file, json.dumps(config))
+    told = usernsplan(host, "render", "oci", "web", "--bundle", BUNDLE).stderr
+    assert "nothing refuses" not in told
 
 
 def test_ctr_run_enforces_what_render_prints(host: ThrowawayHost) -> None:

@@ -217,6 +217,24 @@ def test_a_filter_that_is_no_longer_that_of_the_policy_is_found(
     assert "it lets other system calls through" in run("check")[0]
 
 
+def test_a_filter_that_refuses_more_than_is_asked_for_now_is_named_by_render_alone(
+    root: Path, run: Callable[..., tuple[str, str]]
+) -> None:
+    """The base may refuse it, too, and only render knows the base."""
+    own = root / "usr/share/containers/seccomp.json"
+    own.parent.mkdir(parents=True)
+    calls = [{"names": ["read", "socket", "getcwd"], "action": "SCMP_ACT_ALLOW"}]
+    own.write_text(json.dumps({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": calls}))
+    run("harden web --profile seed --deny-syscall getcwd")
+    here("render", "podman", "web", "--root", root, "--out", root)
+    run("harden web --profile seed")
+    assert run("check --select USN187")[0] == "No problems found.\n"
+    assert (
+        "What a filter refuses beyond the policy is not found" in run("check --explain USN187")[0]
+    )
+    assert "web.json is not the filter of this policy" in run("render podman web")[1]
+
+
 def test_a_pool_of_an_engine_has_no_policy(run: Callable[..., tuple[str, str]]) -> None:
     run("allocate --engine podman-auto")
     _, err = run("harden containers --profile seed", status=2)

@@ -138,6 +138,59 @@ def test_a_profile_that_the_host_names_for_the_engine_is_what_the_filter_is_laid
     assert {"names": ["write"], "action": "SCMP_ACT_ALLOW"} in _rules(root)
 
 
+@pytest.fixture
+def alices(tmp_path: Path) -> Path:
+    """A host with web out of the lines of alice, whose Podman runs it."""
+    root = tmp_path / "alices"
+    own = root / "usr/share/containers/seccomp.json"
+    own.parent.mkdir(parents=True)
+    own.write_text(OWN)
+    (root / "etc").mkdir()
+    (root / "etc/passwd").write_text("alice:x:4242:4242::/home/alice:/bin/sh\n")
+    (root / "etc/group").write_text("alice:x:4242:\n")
+    here("allocate", "web", "--strategy", "per-container", "--owner", "alice", "--root", root)
+    here("harden", "web", *SEED, "--root", root)
+    return root
+
+
+@pytest.mark.parametrize("engine", ["podman", "quadlet"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "home/alice/.config/containers/containers.conf",
+        "home/alice/.config/containers/containers.conf.d/10-own.conf",
+        "etc/containers/containers.rootless.conf",
+        "etc/containers/containers.rootless.conf.d/10-own.conf",
+        "etc/containers/containers.rootless.conf.d/4242/10-own.conf",
+    ],
+)
+def test_a_login_has_its_own_profile_under_its_filter(alices: Path, engine: str, path: str) -> None:
+    (alices / path).parent.mkdir(parents=True)
+    (alices / path).write_text('[containers]\nseccomp_profile = "/home/alice/own.json"\n')
+    _, said = here("render", engine, "web", "--rootless", "--root", alices)
+    # It is not that of the host, even if it cannot be read.
+    assert f"system calls, families, architectures: {engine} does not" in said
+
+    own = alices / "home/alice/own.json"
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_text(OWN.replace("read", "write"))
+    here("render", engine, "web", "--rootless", "--out", alices, "--root", alices)
+    assert {"names": ["write"], "action": "SCMP_ACT_ALLOW"} in _rules(alices)
+
+    # Root's Podman reads none of these.
+    here("render", engine, "web", "--out", alices, "--replace-files", "--root", alices)
+    assert {"names": ["read"], "action": "SCMP_ACT_ALLOW"} in _rules(alices)
+
+
+def test_without_a_home_nobody_knows_the_profile_of_a_login(alices: Path) -> None:
+    text = here("render", "podman", "web", "--rootless", "--root", alices)[0]
+    assert "seccomp=" in text
+    (alices / "etc/passwd").write_text("alice:x:4242:4242:::/bin/sh\n")
+    text, said = here("render", "podman", "web", "--rootless", "--root", alices)
+    assert "seccomp=" not in text
+    assert "system calls, families, architectures: podman does not" in said
+
+
 def test_base_gives_the_profile_of_an_engine_that_has_none_on_disk(
     root: Path, tmp_path: Path
 ) -> None:

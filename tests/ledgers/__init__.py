@@ -55,6 +55,9 @@ class MemoryLedger:
     def deciding(self) -> LedgerState:
         return self.state()
 
+    def away(self) -> None:
+        return
+
     def agree(self) -> tuple[str, ...]:
         return ()
 

@@ -326,16 +326,18 @@ def test_the_schema_of_the_config_says_of_each_key_what_that_of_plan_files_does(
     assert set(found["properties"]) == set(keys)
     # A plan file has this key for each volume.
     own = {"method": SCHEMA["$defs"]["volume"]["oneOf"][1]["properties"]["method"]["enum"]}
-    shared = [key for key in keys if key not in own]
+    # Where the ledger is: that of a host, and no plan's.
+    shared = [key for key in keys if key not in own and key != "ledger"]
     assert all(found["properties"][key] == SCHEMA["properties"][key] for key in shared)
     assert {key: found["properties"][key]["enum"] for key in own} == own
     assert set(found["$defs"]) == set(re.findall(r'"#/\$defs/(\w+)"', raw))
     assert all(found["$defs"][name] == SCHEMA["$defs"][name] for name in found["$defs"])
     validator = Draft202012Validator(found)
-    for text in ("", "~", "{}", "version: 1", "engines: [lxc]", "size: 5\npool: 5-6"):
+    place = "ledger: service=usernsplan"
+    for text in ("", "~", "{}", "version: 1", "engines: [lxc]", "size: 5\npool: 5-6", place):
         config.parse(text.encode(), "f")
         assert validator.is_valid(yaml.safe_load(text)), text
-    for text in ("[]", "containers: [web]", "version: 2", "size: x", "5"):
+    for text in ("[]", "containers: [web]", "version: 2", "size: x", "5", "ledger: 5"):
         with pytest.raises(InvalidFileError):
             config.parse(text.encode(), "f")
         assert not validator.is_valid(yaml.safe_load(text)), text

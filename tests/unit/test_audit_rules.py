@@ -24,6 +24,15 @@ from tests.unit.states import (
 from usernsplan import Allocation, HostState, IdMap, IdRange, IdSet, Mapping
 from usernsplan.audit import RULES, Facts, check
 from usernsplan.audit.base import Attributes, FilesCarrying, Lock, Misfits, Unread
+from usernsplan.fleetwide import (
+    FleetSeen,
+    HostSeen,
+    NameSeen,
+    Overlapping,
+    OwnSeen,
+    Unbacked,
+    WishSeen,
+)
 from usernsplan.formats.accounts import Accounts, Group, User
 from usernsplan.formats.proc_status import Capabilities, Ids, Status
 from usernsplan.harden.effective import effective
@@ -381,14 +390,18 @@ def hardened(name: str, start: int, **said: Any) -> Allocation:
     return replace(per_container(name, start), policy=policy_of({"profile": "seed", **said}))
 
 
+# Another user of that container.
+OTHER = Ids(590824, 590824, 590824, 590824)
+
+
 def runs(bounding: Collection[str], allocation: Allocation | None = None, **said: Any) -> Facts:
     """Facts of a host whose 'web' runs as process 4711, with this bounding set."""
-    ids, four = allocation or per_container("web", 589824), Ids(589824, 589824, 589824, 589824)
+    ids, root = allocation or per_container("web", 589824), Ids(589824, 589824, 589824, 589824)
     status = Status(
         "init",
         "S",
-        four,
-        four,
+        said.pop("uids", root),
+        root,
         (),
         Capabilities(bounding=tuple(bounding)),
         **{"no_new_privs": False, "seccomp": 2, **said},
@@ -433,7 +446,76 @@ def recorded(others: dict[str, bytes | str] | None = None, gone: str = "") -> Us
     return Userdb(frozenset({*names, *others} - {gone}), others)
 
 
+WEB_ON_A = NameSeen(per_container("web", 589824), ("a",))
+EVE = OwnSeen("uid", 589824, 589825, "account", "eve", ("a",))
+
+
+def of_fleet(**seen: Any) -> Facts:
+    return Facts(host().state, fleet=FleetSeen("here", **seen))
+
+
 FIRING: dict[str, list[Case]] = {
+    "USN200": [
+        fires(
+            of_fleet(differing=((WEB_ON_A, NameSeen(per_container("web", 655360), ("b",))),)),
+            ("", ("'web' has other ids", "589824-655359 on a", "655360-720895 on b")),
+        )
+    ],
+    "USN201": [
+        fires(
+            of_fleet(
+                differing=(
+                    (WEB_ON_A, NameSeen(replace(WEB_ON_A.allocation, owner="bob"), ("b", "c"))),
+                )
+            ),
+            ("", ("'web' is not the same on a and on b, c",)),
+        )
+    ],
+    "USN202": [
+        fires(
+            of_fleet(hosts=(HostSeen(1, "a", 8 * 86400.0), HostSeen(2, "b", 5.0))),
+            ("", ("a was last seen 8 days ago",)),
+        )
+    ],
+    "USN203": [
+        fires(
+            of_fleet(wishes=(WishSeen("a", "web", "per-container", "op", "now"),)),
+            ("", ("a is to allocate 'web'", "op")),
+        ),
+        fires(
+            of_fleet(wishes=(WishSeen("a", "web", "", "op", "now"),)), ("", ("to release 'web'",))
+        ),
+    ],
+    "USN204": [
+        fires(
+            of_fleet(wishes=(WishSeen("a", "web", "shared", "op", "now", "no room"),)),
+            ("", ("a refused to allocate 'web'", "no room")),
+        )
+    ],
+    "USN205": [
+        fires(
+            of_fleet(
+                unbacked=(
+                    Unbacked("a", "web", "held", is_claim=True),
+                    Unbacked("b", "db", "held", is_claim=False),
+                )
+            ),
+            ("", ("claims 'web' as held for a",)),
+            ("", ("has 'db' as held on b", "no claim")),
+        )
+    ],
+    "USN206": [
+        fires(
+            of_fleet(overlapping=(Overlapping(EVE, "web", 589824, 589825, is_its=True),)),
+            ("", ("a has uid 589824 twice: 'web' and eve (account)",)),
+        )
+    ],
+    "USN207": [
+        fires(
+            of_fleet(overlapping=(Overlapping(EVE, "web", 589824, 589825, is_its=False),)),
+            ("", ("a cannot get 'web': its uid 589824",)),
+        )
+    ],
     "USN187": [
         fires(
             filtered(b'{"defaultAction": "SCMP_ACT_ALLOW"}'),
@@ -454,6 +536,10 @@ FIRING: dict[str, list[Case]] = {
             ("", ("'web'", "4711", "bounding set has chown;", "no_new_privs", "no filter")),
         ),
         fires(runs([], hardened("web", 589824)), ("", ("gives it: no_new_privs is not set",))),
+        fires(
+            runs([], hardened("web", 589824, profile="strict"), no_new_privs=True),
+            ("", ("gives it: it runs as the container's root",)),
+        ),
     ],
     "USN185": [
         fires(host(daemon_json=REMAP), ("/etc/docker/daemon.json", ("no-new-privileges",))),
@@ -1823,6 +1909,7 @@ FIRING: dict[str, list[Case]] = {
 }
 
 SILENT: dict[str, list[Facts]] = {
+    **{f"USN20{number}": [host(), of_fleet()] for number in range(8)},
     "USN187": [
         filtered(FILTER),
         # A policy that asks for less: what it refuses is refused.
@@ -1841,6 +1928,7 @@ SILENT: dict[str, list[Facts]] = {
     "USN184": [
         runs(["kill"], hardened("web", 589824, cap_add=["kill"]), no_new_privs=True),
         runs([], hardened("web", 589824, new_privileges=True)),
+        runs([], hardened("web", 589824, profile="strict"), no_new_privs=True, uids=OTHER),
         # Nothing is known of a kernel without filters.
         runs([], hardened("web", 589824), no_new_privs=True, seccomp=None),
         runs(CAPABILITIES),

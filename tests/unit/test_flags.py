@@ -31,7 +31,7 @@ ASKING = {
 
 @each(("command", "flag"), ROWS)
 def test_each_flag_of_the_table_is_an_option(command: str, flag: str) -> None:
-    assert re.search(rf"^ +{flag}\b", here(command, "--help")[0], re.MULTILINE)
+    assert re.search(rf"^ +{flag}\b", here(*command.split(), "--help")[0], re.MULTILINE)
 
 
 def test_the_table_is_there() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import kubernetes_validate  # type: ignore[import-untyped]
 import yaml
@@ -11,10 +11,11 @@ import yaml
 from tests.each import each
 from tests.unit.states import per_container
 from usernsplan import Allocation, IdMap, IdRange, Mapping, Mount, RenderContext
-from usernsplan.engines import engine, render
+from usernsplan.engines import engine, parts, render
 from usernsplan.engines.hardened import asked
 from usernsplan.harden.effective import effective
 from usernsplan.harden.policy import policy_of
+from usernsplan.model import Selinux
 
 if TYPE_CHECKING:
     from usernsplan.engines.base import Rendered
@@ -29,6 +30,9 @@ SINGLE = Allocation(
     "single-uid",
     Mapping(*[IdMap.of((0, 1000820000, 1))] * 2),
     IdRange(1000820000, 10000),
+)
+POD_OF_ONE = Allocation(
+    "web", "usernsplan-web", "single-uid", Mapping(*[IdMap.of((0, 1000000000, 1))] * 2)
 )
 OWN = json.dumps(
     {
@@ -245,3 +249,50 @@ def test_a_project_has_the_level_of_the_policy() -> None:
             "openshift.io/sa.scc.mcs"
         ]
     )
+
+
+@each(
+    ("name", "allocation", "asked_for", "fit"),
+    [
+        ("kubernetes", POD, policy(selinux_level="s0:c1,c2"), "exactly"),
+        ("openshift", POD, policy(selinux_level="s0:c1,c2", selinux_type="web_t"), "exactly"),
+        ("openshift", SINGLE, policy(selinux_level="s0:c1,c2"), "exactly"),
+        ("openshift", SINGLE, policy(selinux_type="web_t"), "no"),
+    ],
+)
+def test_what_this_host_does_with_labels_says_nothing_of_the_nodes(
+    name: str, allocation: Allocation, asked_for: Effective, fit: str
+) -> None:
+    for mode in get_args(Selinux):
+        context = RenderContext(policy=asked_for, selinux=mode)
+        assert parts(name, asked_for, allocation, context)["label"].fit == fit
+        told = render(name, allocation, context)
+        assert not any("on this host" in note for note in told.notes)
+        told_of_nodes = any("nodes on which SELinux" in note for note in told.notes)
+        assert told_of_nodes == (fit != "no")
+
+
+def test_a_filter_is_for_nodes_of_one_architecture_which_is_said() -> None:
+    context = RenderContext(policy=policy("seed"), own_filter=OWN, machine="aarch64")
+    notes = render("kubernetes", POD, context).notes
+    assert any("for nodes of the architecture aarch64" in note for note in notes)
+
+
+@each(
+    ("name", "profile", "allocation", "is_told"),
+    [
+        ("kubernetes", "strict", POD, True),
+        ("kubernetes", "seed", POD, False),
+        # These two have runAsUser.
+        ("kubernetes", "strict", POD_OF_ONE, False),
+        ("openshift", "strict", POD, False),
+    ],
+)
+def test_a_pod_that_may_not_be_root_needs_a_number(
+    name: str, profile: str, allocation: Allocation, is_told: bool
+) -> None:
+    """Without, the kubelet does not start it: an image may have no USER, or one by name."""
+    found = rendered(name, policy(profile), allocation)
+    assert any("add runAsUser" in note for note in found.notes) == is_told
+    if name == "kubernetes" and profile == "strict" and not is_told:
+        assert "runAsUser: 1000000000" in found.text

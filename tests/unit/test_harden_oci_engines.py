@@ -429,3 +429,34 @@ def test_a_bundle_whose_process_is_root_is_told_so() -> None:
             "oci", {"profile": "strict"}, None, bundle=bundle, place="/b/config.json"
         )
         assert any("process.user.uid" in note for note in rendered.notes) == told
+
+
+PASSING = b'{"defaultAction": "SCMP_ACT_ALLOW"}'
+REFUSING = b'{"defaultAction": "SCMP_ACT_ERRNO"}'
+
+
+@each(
+    ("name", "own", "denied", "fit"),
+    [
+        ("podman", PASSING, ["mseal", "kcmp"], "approximately"),
+        ("docker", PASSING, ["mseal"], "approximately"),
+        ("containerd", None, ["mseal"], "approximately"),
+        ("lxc", b"2\ndenylist\n", ["mseal"], "approximately"),
+        ("incus", None, ["mseal"], "approximately"),
+        ("systemd", None, ["mseal"], "approximately"),
+        # Their lists say what is allowed.
+        ("podman", REFUSING, ["mseal"], "exactly"),
+        ("nspawn", None, ["mseal"], "exactly"),
+        ("podman", PASSING, ["all"], "exactly"),
+        ("lxc", b"2\ndenylist\n", ["all"], "exactly"),
+    ],
+)
+def test_a_call_that_the_library_does_not_know_is_refused_by_a_list_of_what_is_allowed_alone(
+    name: str, own: bytes | None, denied: list[str], fit: str
+) -> None:
+    policy = effective(policy_of({"profile": "default", "deny_syscalls": denied, "arch": "native"}))
+    for unheard, expected in (({"mseal"}, fit), ((), "exactly")):
+        context = RenderContext(policy=policy, own_filter=own, unheard=frozenset(unheard))
+        found = engine(name).hardening(policy, WEB, context).verdicts["system calls"]
+        assert found.fit == expected
+        assert ("nothing refuses mseal:" in found.why) == (expected != "exactly")

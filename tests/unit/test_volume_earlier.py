@@ -11,6 +11,7 @@ import pytest
 
 from usernsplan import IdMap
 from usernsplan.errors import HostChangedError, LockBusyError, RefusedError
+from usernsplan.host import runs as read_runs
 from usernsplan.host.files import layout_at
 from usernsplan.volume import earlier, targets
 from usernsplan.volume.journal import begin, resume, run, runs
@@ -260,3 +261,51 @@ def test_a_run_is_not_gone_on_with_while_another_is_at_work_on_a_part(layout: La
     with pytest.raises(LockBusyError, match=later.state.run):
         resume(layout, run(layout, first))
     later.close()
+
+
+@pytest.fixture
+def ends(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A run that is read half-way, and ends before somebody looks at its lock."""
+    log = begin(layout, planned("/a", rule=ONCE))
+    log.set(state=CHANGING)
+    look = read_runs.is_at_work
+
+    def is_at_work(where: Layout, name: str) -> bool:
+        if log.state.state == CHANGING:
+            log.set(state=DONE)
+            log.close()
+        return look(where, name)
+
+    monkeypatch.setattr(read_runs, "is_at_work", is_at_work)
+    return log.state.run
+
+
+def test_a_run_that_ends_in_that_moment_was_not_interrupted(layout: Layout, ends: str) -> None:
+    assert decided(layout, "/a", rule=OTHER) == NOTHING
+    assert run(layout, ends).state == DONE
+
+
+def test_nor_for_a_run_that_begins(layout: Layout, ends: str) -> None:
+    begin(layout, planned("/a", rule=OTHER)).close()
+    assert [one.state for one in runs(layout) if one.run == ends] == [DONE]
+
+
+def test_nor_for_one_that_is_gone_on_with(
+    layout: Layout, ends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(read_runs, "is_at_work", lambda *_: False)
+        before.setattr("usernsplan.volume.journal.at_rest", lambda *_: None)
+        other = ran(layout, "/a", rule=OTHER, state=UNDOING)
+    resume(layout, run(layout, other)).close()
+    assert run(layout, ends).state == DONE
+
+
+def test_nor_for_those_who_list_the_runs(layout: Layout, ends: str) -> None:
+    [seen] = read_runs.every(layout)
+    assert (seen.run, seen.state) == (ends, DONE)
+
+
+def test_nor_for_those_who_look_for_unfinished_ones(layout: Layout, ends: str) -> None:
+    assert read_runs.look(layout).unfinished == ()
+    assert run(layout, ends).state == DONE

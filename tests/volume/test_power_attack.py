@@ -42,8 +42,8 @@ ASKED, FREE = ("held", "mapped"), ("events", "openers", "exchange")
 ATTEMPTS, SECONDS, FEWEST = 2_000, 0.5, 40
 # The slow test: the attacker that opens and stores all the time got through once in 99,000 attempts, so it has the most.
 MANY, LONG = 10_000, 60.0
-# How long an attacker may take until it finds what has no guard; it takes a moment.
-PATIENCE = 30.0
+# How long an attacker may take until it finds what has no guard; it takes a moment, but on a busy machine luck, too.
+PATIENCE, NO_END = 120.0, 10**9
 
 
 @pytest.fixture(scope="session")
@@ -272,7 +272,7 @@ def test_no_file_with_the_attackers_content_has_power(
 def test_each_attacker_finds_files_where_power_is_given_in_place(
     host: Host, attacker: Path, attack: str
 ) -> None:
-    _, found = attacked(host, attacker, attack, False, ATTEMPTS, PATIENCE)
+    _, found = attacked(host, attacker, attack, False, NO_END, PATIENCE)
     assert found
 
 

@@ -13,6 +13,7 @@ from usernsplan.audit import (  # noqa: F401
     accounts,
     docker,
     drift,
+    fleet,
     hardening,
     host,
     kubelet,

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from usernsplan.claims.index import Claim
     from usernsplan.claims.useradd import Useradd
+    from usernsplan.fleetwide import FleetSeen
     from usernsplan.formats.accounts import Accounts
     from usernsplan.formats.daemon_json import DaemonConfig
     from usernsplan.formats.proc_status import Status
@@ -116,6 +117,7 @@ class Facts:
     whose containers could not be looked at. ``unseen`` are notes about what only root may read.
     ``history`` is that of the ledger where it has passes: it knows the names that ids had.
     ``strays`` are the points of idmapped mounts in our folders that the ledger does not have.
+    ``fleet`` is what check --fleet looks at, instead of all else.
     ``statuses`` are the states of the first processes of the namespaces, by their numbers.
     ``filters`` are the filters of system calls that we wrote, by their paths, and ``machine`` is the
     architecture, as uname(2) has it.
@@ -138,6 +140,7 @@ class Facts:
     strays: tuple[str, ...] = ()
     statuses: Dict[int, Status] = field(default_factory=dict)
     filters: Dict[str, bytes] = field(default_factory=dict)
+    fleet: FleetSeen | None = None
     machine: str = "x86_64"
 
     def place(self, path: str, number: int = 0) -> str:

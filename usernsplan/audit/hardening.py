@@ -73,7 +73,8 @@ def runs_beyond_its_policy(facts: Facts) -> Iterator[Seen]:
     for namespace, allocation, status in _running(facts):
         if allocation.policy is None:
             continue
-        found = [one.text for one in beyond(status, effective(allocation.policy))]
+        root = allocation.mapping.uids.to_host(0)
+        found = [one.text for one in beyond(status, effective(allocation.policy), root)]
         if found:
             pid = namespace.pids[0]
             inspect = facts.state.layout.inline(f"inspect {pid}")
@@ -145,6 +146,11 @@ def filter_lets_more_through(facts: Facts) -> Iterator[Seen]:
         usernsplan harden web --profile seed --deny-syscall getcwd
 
     Render it again for its engine, with --replace-files, and start the container again.
+
+    What a filter refuses beyond the policy is not found: the profile of the engine, over which it
+    is laid, refuses much itself, and the file does not say which that was. 'usernsplan render
+    ENGINE NAME' knows it, and says whether the file is that of the policy. Nor is the filter of a
+    running container looked at: the kernel shows one only to a debugger that stops the process.
     """
     for allocation in facts.state.ledger.allocations:
         path = filter_path(allocation)

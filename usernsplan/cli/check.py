@@ -12,7 +12,9 @@ from usernsplan.cli import say
 from usernsplan.cli.emit import colours, emit, write
 from usernsplan.cli.options import (
     DryRun,
+    Host,
     Json,
+    OfFleet,
     Root,
     agreed,
     note,
@@ -85,6 +87,8 @@ def check(
     fix: Annotated[
         bool, Option("--fix", help="Repair what is safe; show it and ask first.")
     ] = False,
+    host: Host = None,
+    fleet: OfFleet = False,
     root: Root = "/",
     dry_run: DryRun = False,
     json: Json = False,
@@ -98,9 +102,12 @@ def check(
     --fix restores lines and records of usernsplan that were lost or sorted, finishes an interrupted
     run and removes stale locks. It never changes what others wrote.
 
+    With --fleet, looks at the ledger of the fleet instead: whether hosts agree, and what they have to do.
+
     \b
     Examples:
       usernsplan check
+      usernsplan check --fleet
       usernsplan check --explain USN001
       usernsplan check --select USN05 --fix
       usernsplan check --scan /srv --format github
@@ -118,6 +125,13 @@ def check(
 
     codes = audit.chosen(select or (), ignore or ())
     layout = layout_at(root, exists=True)
+    if host or fleet:
+        from usernsplan.cli import across  # noqa: PLC0415 - only in a fleet
+
+        of_fleet = across.views(layout, host, passwd=passwd, scan=scan, volumes=volumes, fix=fix)
+        paint = None if form == "github" else Paint(colours())
+        across.check(of_fleet, layout, codes, paint, as_json=form == "json")
+        return
     ledger = open_ledger(layout)
     facts, found = _look(layout, ledger, codes, passwd, scan, volumes=volumes)
 
@@ -131,7 +145,7 @@ def check(
 
     paint = None if form == "github" else Paint(colours())
     shown = report.result(found, layout, paint, repaired, facts.unseen)
-    emit(shown, as_json=form == "json")
+    emit(shown, as_json=form == "json", of=ledger)
     if any(finding.severity == "error" for finding in found):
         sys.exit(ExitStatus.FAILED)
 

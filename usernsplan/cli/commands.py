@@ -51,6 +51,7 @@ JOBS = {
     },
     "Ledger": {
         "ledger": ("ledger", "ledger"),
+        "sync": ("sync", "sync"),
     },
 }
 COMMANDS = {name: place for commands in JOBS.values() for name, place in commands.items()}

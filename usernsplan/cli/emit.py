@@ -23,6 +23,7 @@ from usernsplan.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from usernsplan.ledger import Ledger
     from usernsplan.report.result import Result
 
 _STILL_CHANGED = "the changes of this command remain; 'usernsplan history' shows them"
@@ -35,14 +36,29 @@ def begin() -> None:
     _printed.clear()
 
 
-def emit(result: Result, *, as_json: bool) -> None:
-    """Print a result: a JSON document, or text with findings and notes on standard error."""
+def emit(result: Result, *, as_json: bool, of: Ledger | None = None) -> None:
+    """Print a result: a JSON document, or text with findings and notes on standard error.
+
+    ``of`` is the ledger that it shows: where that of a fleet gives no answer, this is said.
+    """
     from usernsplan.cli.options import note, warn  # noqa: PLC0415 - errors need no typer
 
-    write(result.document() if as_json else result.text())
+    if away := of.away() if of else None:
+        from usernsplan.report import away as report  # noqa: PLC0415 - seldom needed
+        from usernsplan.report import json_  # noqa: PLC0415
+
+        note([report.words(away)])
+        with json_.besides(fleet=report.fields(away)):
+            _print(result, as_json=as_json)
+    else:
+        _print(result, as_json=as_json)
     if not as_json:
         warn(result.findings)
         note(result.notes)
+
+
+def _print(result: Result, *, as_json: bool) -> None:
+    write(result.document() if as_json else result.text())
 
 
 def failed(error: UsernsplanError, argv: Sequence[str]) -> None:

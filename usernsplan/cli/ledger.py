@@ -1,24 +1,144 @@
-"""The command ledger rebuild."""
+"""The commands ledger init, join, leave, status and rebuild."""
 
 from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Optional
 
 from usernsplan.cli.emit import emit
 from usernsplan.cli.options import DryRun, Json, Root, agreed, note, typed
-from usernsplan.cli.words import Option
+from usernsplan.cli.words import Argument, Option
 from usernsplan.errors import ExitStatus, InvalidValueError
 from usernsplan.host.files import layout_at
-from usernsplan.ledger import open_ledger
+from usernsplan.ledger import member, open_ledger
+
+_PLACE = "The database, as libpq takes it, without a password."
+_RISK = (
+    "If the server still exists, it keeps the ids of this host, and other hosts may have ids that "
+    "this one gives out from now on. Leave without asking it?"
+)
 
 
 def ledger() -> None:
-    """Repair the ledger, which records who has which ids.
+    """Share the ledger of ids with other hosts, or repair it.
 
-    Example: usernsplan ledger rebuild --dry-run
+    \b
+    Examples:
+      usernsplan ledger join postgresql://ledger.example/usernsplan
+      usernsplan ledger status
+      usernsplan ledger rebuild --dry-run
     """
+
+
+def init(
+    url: Annotated[str, Argument(metavar="URL", help=_PLACE)],
+    json: Json = False,
+) -> None:
+    """Make the ledger of a fleet in a database, or upgrade it.
+
+    Run it once, as the role that owns the database. It makes the schema usernsplan, and the groups
+    of roles usernsplan_host and usernsplan_operator. Running it again changes nothing, unless this
+    usernsplan has a newer version of the schema.
+
+    Example: usernsplan ledger init postgresql://owner@ledger.example/usernsplan
+    """
+    from usernsplan import joining  # noqa: PLC0415 - only in a fleet
+    from usernsplan.report import fleet as report  # noqa: PLC0415
+
+    emit(report.made(joining.init(url)), as_json=json)
+
+
+def join(
+    url: Annotated[
+        Optional[str], Argument(metavar="[URL]", help=f"{_PLACE} Default: that of config.yaml.")
+    ] = None,
+    name: Annotated[
+        str,
+        Option(
+            metavar="NAME",
+            help="The host's name in the fleet. Default: its own.",
+            show_default=False,
+        ),
+    ] = "",
+    local: Annotated[
+        Optional[list[str]],
+        Option(metavar="NAME", help="A container whose ids are this host's alone (repeatable)."),
+    ] = None,
+    root: Root = "/",
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Make this host one of a fleet, with all that it has.
+
+    Lists every clash with ids of other hosts and then changes nothing. Writes the place of the
+    ledger into config.yaml. After a kill, the same command goes on. On a host that has joined,
+    --local takes names out of the fleet: there, other hosts may have other ids.
+
+    \b
+    Examples:
+      usernsplan ledger join postgresql://ledger.example/usernsplan --dry-run
+      usernsplan ledger join service=usernsplan --name web1 --local db
+    """
+    from usernsplan import joining  # noqa: PLC0415 - only in a fleet
+    from usernsplan.report import fleet as report  # noqa: PLC0415
+
+    done = joining.join(
+        layout_at(root, exists=True),
+        url or "",
+        name,
+        local=local or (),
+        command=typed(),
+        dry_run=dry_run,
+    )
+    emit(report.joined(done), as_json=json)
+
+
+def leave(
+    forget: Annotated[
+        bool, Option("--forget", help="Leave a ledger that does not exist any more.")
+    ] = False,
+    root: Root = "/",
+    dry_run: DryRun = False,
+    json: Json = False,
+    yes: Annotated[bool, Option("--yes", help="With --forget, do not ask.")] = False,
+) -> None:
+    """Make this host one of its own again; it keeps its names and ids.
+
+    The fleet's ledger forgets what this host has, so other hosts may get its ids for other names. A
+    host that works on a volume does not leave. With --forget the server is not asked: if it still
+    exists, it keeps the ids of this host, and other hosts' changes do not reach it.
+
+    \b
+    Examples:
+      usernsplan ledger leave --dry-run
+      usernsplan ledger leave --forget
+    """
+    from usernsplan import joining  # noqa: PLC0415 - only in a fleet
+    from usernsplan.report import fleet as report  # noqa: PLC0415
+
+    if forget and not (dry_run or yes) and not agreed(_RISK):
+        sys.exit(ExitStatus.FAILED)
+    done = joining.leave(layout_at(root, exists=True), forget=forget, dry_run=dry_run)
+    emit(report.left(done), as_json=json)
+
+
+def status(root: Root = "/", json: Json = False) -> None:
+    """Show the fleet's hosts, and whether this one agrees with them.
+
+    Warns if the server could lose what it acknowledged. If it cannot be reached, shows what this
+    host knows, and exits with 10.
+
+    Example: usernsplan ledger status --json
+    """
+    from usernsplan import joining  # noqa: PLC0415 - only in a fleet
+    from usernsplan.report import fleet as report  # noqa: PLC0415
+
+    layout = layout_at(root, exists=True)
+    found = joining.status(layout)
+    emit(report.status(found, layout), as_json=json)
+    if found.error:
+        raise found.error
 
 
 def rebuild(
@@ -44,6 +164,8 @@ def rebuild(
     from usernsplan.volume.given import given  # noqa: PLC0415
 
     layout = layout_at(root, exists=True)
+    if member.read(layout):
+        raise member.has_its_state(layout)
     store = open_ledger(layout)
     found, left = given(layout)
     make = partial(make_rebuilt, given=found, unread=left)
@@ -64,4 +186,10 @@ def rebuild(
         note(["wrote the ledger", *([f"the damaged ledger is now {kept}"] if kept else [])])
 
 
-ledger.commands = {"rebuild": rebuild}  # type: ignore[attr-defined]
+ledger.commands = {  # type: ignore[attr-defined]
+    "init": init,
+    "join": join,
+    "leave": leave,
+    "status": status,
+    "rebuild": rebuild,
+}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from functools import partial
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 from usernsplan.cli.emit import colours, emit, write
-from usernsplan.cli.options import Json, Root, note, note_interrupted
+from usernsplan.cli.options import Host, Json, OfFleet, Root, note, note_interrupted
 from usernsplan.cli.words import Option
 from usernsplan.errors import InvalidValueError
 from usernsplan.escape import shown_path
@@ -18,6 +18,11 @@ from usernsplan.host.unread import homes_unseen
 from usernsplan.ledger import open_ledger
 from usernsplan.report.result import Result
 from usernsplan.space import Space, space
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from usernsplan.ledger import Ledger
 
 _STDOUT = "-"
 
@@ -35,6 +40,8 @@ def map_(
         Optional[int],
         Option(metavar="N", min=1, max=10000, help="Width in columns. Default: the terminal's."),
     ] = None,
+    host: Host = None,
+    fleet: OfFleet = False,
     root: Root = "/",
     json: Json = False,
 ) -> None:
@@ -48,6 +55,7 @@ def map_(
       usernsplan map
       usernsplan map --html ids.html
       usernsplan map --svg - > ids.svg
+      usernsplan map --fleet
     """
     if [svg, html, _STDOUT if json else None].count(_STDOUT) > 1:
         raise InvalidValueError(
@@ -58,20 +66,43 @@ def map_(
             f"{shown_path(svg)}: --svg and --html name the same file", hint="use two files"
         )
     layout = layout_at(root, exists=True)
-    state, missed = read.with_homes(read.shown(layout, open_ledger(layout).state))
+    if host or fleet:
+        from usernsplan.cli import across  # noqa: PLC0415 - only in a fleet
+
+        of_fleet = across.views(layout, host)
+        found, title, document = across.space(of_fleet, across.pool(layout))
+        _show(found, title, lambda: document, svg, html, width, as_json=json)
+        return
+
+    store = open_ledger(layout)
+    state, missed = read.with_homes(read.shown(layout, store.state))
     found = space(state)
     title = f"Ids of {'this host' if layout.is_host else shown_path(layout.root)}"
+    from usernsplan.report import map_json  # noqa: PLC0415 - the pictures need none
 
+    _show(found, title, partial(map_json.space, found), svg, html, width, as_json=json, of=store)
+    note((*found.unseen, *homes_unseen(missed)))
+    note_interrupted(state.ledger)
+
+
+def _show(
+    found: Space,
+    title: str,
+    document: Callable[[], str],
+    svg: str | None,
+    html: str | None,
+    width: int | None,
+    *,
+    as_json: bool,
+    of: Ledger | None = None,
+) -> None:
+    """Write the pictures, and print the result if no picture was asked for. ``of``: see emit."""
     for target, kind in ((svg, "svg"), (html, "html")):
         if target is not None:
             _write(target, _drawn(found, title, kind))
-    if json or (svg is None and html is None):
-        from usernsplan.report import map_json  # noqa: PLC0415 - the pictures need none
-
-        result = Result(partial(_terminal, found, title, width), partial(map_json.space, found))
-        emit(result, as_json=json)
-    note((*found.unseen, *homes_unseen(missed)))
-    note_interrupted(state.ledger)
+    if as_json or (svg is None and html is None):
+        result = Result(partial(_terminal, found, title, width), document)
+        emit(result, as_json=as_json, of=of)
 
 
 def _terminal(found: Space, title: str, width: int | None) -> str:

@@ -49,6 +49,12 @@ Yes = Annotated[
     Option("--yes", help="Do not ask. A safety refusal still needs its own flag."),
 ]
 
+Host = Annotated[
+    Optional[str],
+    Option("--host", metavar="HOST", help="This host of the fleet, as the fleet's ledger has it."),
+]
+OfFleet = Annotated[bool, Option("--fleet", help="All hosts of the fleet.")]
+
 
 def id_range(text: str | None, option: str = "--pool") -> IdRange | None:
     """The range of a text FIRST-LAST. Raises InvalidValueError, which names the option."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Optional
 
 from usernsplan.cli.emit import emit
-from usernsplan.cli.options import DryRun, Json, Root, note, note_interrupted
+from usernsplan.cli.options import DryRun, Host, Json, OfFleet, Root, note, note_interrupted
 from usernsplan.cli.recorded import mounts
 from usernsplan.cli.words import Argument, Option
 from usernsplan.errors import InvalidValueError, UsernsplanError
@@ -27,16 +27,27 @@ if TYPE_CHECKING:
 _DIGITS = 5
 
 
-def list_(root: Root = "/", json: Json = False) -> None:
+def list_(host: Host = None, fleet: OfFleet = False, root: Root = "/", json: Json = False) -> None:
     """List allocations and quarantined ranges.
 
     Also lists recorded volumes and mounts that look wrong, and interrupted runs of fix-volume, with the
     command that helps.
 
-    Example: usernsplan list --json
+    With --fleet, a name is one row where hosts agree. Also says what hosts have still to do.
+
+    \b
+    Examples:
+      usernsplan list --json
+      usernsplan list --fleet
     """
     layout = layout_at(root, exists=True)
-    ledger = open_ledger(layout).state()
+    if host or fleet:
+        from usernsplan.cli import across  # noqa: PLC0415 - only in a fleet
+
+        across.list_(across.views(layout, host), as_json=json)
+        return
+    store = open_ledger(layout)
+    ledger = store.state()
     known = _recorded(layout, ledger)
     emit(
         results.allocations(
@@ -46,6 +57,7 @@ def list_(root: Root = "/", json: Json = False) -> None:
             _names(layout, ledger.allocations),
         ),
         as_json=json,
+        of=store,
     )
     note_interrupted(ledger)
     note("; ".join(run[1:]) for run in known.runs)
@@ -53,6 +65,8 @@ def list_(root: Root = "/", json: Json = False) -> None:
 
 def show(
     name: Annotated[str, Argument(metavar="NAME", help="Name that 'usernsplan list' shows.")],
+    host: Host = None,
+    fleet: OfFleet = False,
     root: Root = "/",
     json: Json = False,
 ) -> None:
@@ -64,6 +78,11 @@ def show(
     Example: usernsplan show web
     """
     layout = layout_at(root, exists=True)
+    if host or fleet:
+        from usernsplan.cli import across  # noqa: PLC0415 - only in a fleet
+
+        across.show(across.views(layout, host), name, as_json=json)
+        return
     store = open_ledger(layout)
     ledger = store.state()
     found = allocation_of(ledger, name)
@@ -84,6 +103,7 @@ def show(
             _names(layout, [found]),
         ),
         as_json=json,
+        of=store,
     )
     note_interrupted(ledger)
     note("; ".join(run[1:]) for run in known.runs)
@@ -154,6 +174,8 @@ def history(
     older_than: Annotated[
         Optional[str], Option(metavar="AGE", help="--prune-runs: such as 12h, 30d or 4w.")
     ] = None,
+    host: Host = None,
+    fleet: OfFleet = False,
     root: Root = "/",
     dry_run: DryRun = False,
     json: Json = False,
@@ -167,6 +189,7 @@ def history(
     \b
     Examples:
       usernsplan history
+      usernsplan history --fleet
       usernsplan history --runs
       usernsplan history --prune-runs --older-than 30d --dry-run
     """
@@ -185,6 +208,14 @@ def history(
             "--runs does not go with --prune-runs", hint="leave out one of them"
         )
 
+    if host or fleet:
+        from usernsplan.cli import across  # noqa: PLC0415 - only in a fleet
+
+        of_fleet = across.views(
+            layout_at(root, exists=True), host, runs=runs, prune_runs=prune_runs
+        )
+        across.history(of_fleet, as_json=json)
+        return
     if runs:
         layout = layout_at(root, exists=True)
         emit(results.runs(runs_of.every(layout), layout), as_json=json)
@@ -192,5 +223,5 @@ def history(
     if older_than is not None:
         _prune(root, _seconds(older_than), dry_run=dry_run, as_json=json)
         return
-    entries = open_ledger(layout_at(root, exists=True)).history()
-    emit(results.history(entries), as_json=json)
+    store = open_ledger(layout_at(root, exists=True))
+    emit(results.history(store.history()), as_json=json, of=store)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from typer.core import TyperCommand, TyperGroup
 
 from usernsplan.errors import UsageError, did_you_mean, placed
+from usernsplan.ledger.postgres import may_have_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,7 +29,7 @@ class Command(TyperCommand):
         with _as_usage_errors(ctx):
             left_over = super().parse_args(ctx, args)
         if left_over:
-            raise UsageError(f"unexpected argument '{left_over[0]}'", hint=_usage(ctx))
+            raise UsageError(f"unexpected argument{_shown(left_over[0])}", hint=_usage(ctx))
         return left_over
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - of either click
@@ -107,6 +108,12 @@ def _as_ours(error: Any, ctx: Any) -> UsageError:  # noqa: ANN401 - of either cl
             fact = f"{value} is not a whole number" if is_no else error.message.rstrip(".")
             return UsageError(f"{error.param.opts[-1]}: {fact}", hint=_usage(ctx))
     return UsageError(error.format_message(), hint=_usage(ctx))
+
+
+def _shown(word: str) -> str:
+    """A word for a message, unless it is a place of a ledger that may have a password in it."""
+    is_place = "@" in word or "=" in word
+    return "" if is_place and may_have_password(word) else f" '{word}'"
 
 
 def _usage(ctx: Any) -> str:  # noqa: ANN401 - of either click

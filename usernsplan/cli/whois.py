@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 from usernsplan import lookup
 from usernsplan.cli.emit import emit
-from usernsplan.cli.options import Json, Root, note, note_interrupted
+from usernsplan.cli.options import Host, Json, OfFleet, Root, note, note_interrupted
 from usernsplan.cli.words import Argument, Option
 from usernsplan.engines import engine_of_pool
 from usernsplan.errors import ExitStatus, InvalidValueError
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from usernsplan.formats.accounts import Accounts
     from usernsplan.layout import Layout
+    from usernsplan.ledger import Ledger
+    from usernsplan.model import Allocation
     from usernsplan.volume.owned import InodeIds
 
 _STDIN = "-"
@@ -49,6 +51,8 @@ def whois(
         Optional[str],
         Option(metavar="FILE", help="The image's passwd file, for names; reads 'group' too."),
     ] = None,
+    host: Host = None,
+    fleet: OfFleet = False,
     root: Root = "/",
     json: Json = False,
 ) -> None:
@@ -57,12 +61,15 @@ def whois(
     Shows the container and its container id, the line or account that has the id, and anyone else
     who has it. An id that nobody has is free. Many ids get one line each.
 
+    With --fleet, shows which names of which hosts have it, and which hosts have it of their own.
+
     With --container, exits 1 if the container's maps lack an id.
 
     \b
     Examples:
       usernsplan whois 1310753 --passwd /srv/web/rootfs/etc/passwd
       usernsplan whois --container web 33
+      usernsplan whois 1310753 --fleet
       usernsplan whois --file /srv/web/index.html
       find /srv -printf '%U\\n' | sort -u | usernsplan whois
     """
@@ -74,27 +81,48 @@ def whois(
                 "--container does not go with --file",
                 hint="leave out one of them: a file has host ids",
             )
-        _inside(layout, container, list(_words(ids or [_STDIN])), image, as_json=json)
+        words = list(_words(ids or [_STDIN]))
+        if host or fleet:
+            from usernsplan.cli import across  # noqa: PLC0415 - only in a fleet
+
+            views = across.views(layout, host)
+            across.in_container(views, container, words, image, as_json=json)
+            return
+        store = open_ledger(layout)
+        found_one = allocation_of(store.state(), container)
+        inside(found_one, container, words, image, as_json=json, of=store)
+        return
+    if host or fleet:
+        from usernsplan.cli import across  # noqa: PLC0415 - only in a fleet
+
+        views = across.views(layout, host, file=file, passwd=passwd)
+        across.whois(views, _read(ids or [_STDIN]), as_json=json)
         return
 
     asked = _read(ids or ([] if file else [_STDIN]))
     carried = list(_carried(layout, file or ()))
     wanted = {*asked, *(number for one in carried for number in _all_ids(one.ids))}
-    facts, notes = lookup.facts(layout, open_ledger(layout), wanted)
+    store = open_ledger(layout)
+    facts, notes = lookup.facts(layout, store, wanted)
     facts = replace(facts, image=image)
     found = answers(wanted, facts)
     is_asked = json or any(answer.is_free for answer in found.values())
     pool = lookup.pool(facts) if is_asked else None
-    emit(whose.result(asked, carried, found, pool, facts), as_json=json)
+    emit(whose.result(asked, carried, found, pool, facts), as_json=json, of=store)
     note(notes)
     note_interrupted(facts.ledger)
 
 
-def _inside(
-    layout: Layout, name: str, words: Sequence[str], image: Accounts, *, as_json: bool
+def inside(
+    allocation: Allocation,
+    name: str,
+    words: Sequence[str],
+    image: Accounts,
+    *,
+    as_json: bool,
+    of: Ledger | None = None,
 ) -> None:
-    """Show the host ids of a container's ids and user names."""
-    allocation = allocation_of(open_ledger(layout).state(), name)
+    """Show the host ids of a container's ids and user names. ``of``: see emit."""
     if engine := engine_of_pool(allocation):
         hint = "'usernsplan inspect PID' shows the maps of a running container"
         raise InvalidValueError(
@@ -109,7 +137,7 @@ def _inside(
                 hint=f"{_HINT}; for names, add --passwd FILE",
             )
         found.append(one)
-    emit(whose.in_container(name, found), as_json=as_json)
+    emit(whose.in_container(name, found), as_json=as_json, of=of)
     if not all(one.is_mapped for one in found):
         sys.exit(ExitStatus.FAILED)
 

@@ -141,15 +141,15 @@ def render(name: str, allocation: Allocation, context: RenderContext | None = No
     from usernsplan.engines.base import RenderContext, check_image  # noqa: PLC0415 - see verdict
 
     context = context or RenderContext()
-    found = verdict(name, allocation)
-    if not found.can:
+    its = verdict(name, allocation)
+    if not its.can:
         others = [other for other in ENGINES if verdict(other, allocation).can]
         again = ""
         if not (allocation.in_files or allocation.within):
             release = context.layout.inline(f"release {shell(allocation.name)}")
             again = f"; to give it lines, run {release} and allocate it without --no-lines"
         raise RefusedError(
-            f"{name} cannot express the allocation '{allocation.name}': {found.why}",
+            f"{name} cannot express the allocation '{allocation.name}': {its.why}",
             hint=f"{', '.join(others)} can{again}",
         )
 
@@ -174,16 +174,20 @@ def render(name: str, allocation: Allocation, context: RenderContext | None = No
     from usernsplan.values import replace  # noqa: PLC0415
 
     enforced = parts(name, context.policy, allocation, context)
-    return replace(rendered, notes=(*rendered.notes, *notes(name, enforced)))
+    found = [*rendered.notes, *notes(name, enforced)]
+    if chosen.elsewhere and "label" in enforced and enforced["label"].can:
+        found.append("label: it counts only on nodes on which SELinux enforces")
+    return replace(rendered, notes=tuple(found))
 
 
 def parts(
     name: str, policy: Effective, allocation: Allocation, context: RenderContext
 ) -> dict[str, Verdict]:
-    """How the engine of this name enforces each part of a policy on the host of the context."""
+    """How the engine of this name enforces each part of a policy, where its containers run."""
     from usernsplan.engines.base import no  # noqa: PLC0415 - see verdict
 
-    found = engine(name).hardening(policy, allocation, context).verdicts
-    if "label" in found and context.selinux != "enforcing":
+    chosen = engine(name)
+    found = chosen.hardening(policy, allocation, context).verdicts
+    if "label" in found and context.selinux != "enforcing" and not chosen.elsewhere:
         return {**found, "label": no(f"SELinux is {context.selinux} on this host")}
     return found

@@ -136,6 +136,7 @@ class RenderContext:
     engine's own profile of system calls, and ``own_filter_place`` where it was read; None if it is
     unknown. ``machine`` and ``kernel`` are the architecture and the release, as uname(2) has them.
     ``selinux`` is what the host does with labels; that of another root is taken to enforce them.
+    ``unheard`` are the calls that the policy denies and the host's libseccomp does not know.
     """
 
     state: HostState | None = None
@@ -153,6 +154,7 @@ class RenderContext:
     machine: str = "x86_64"
     kernel: str = "5.10"
     selinux: Selinux = "enforcing"
+    unheard: frozenset[str] = frozenset()
 
 
 class Engine(ABC):
@@ -165,7 +167,9 @@ class Engine(ABC):
     "asked", only on request, because some versions silently ignore it; "itself", it always does so.
     ``own_filters`` are the files that have its own profile of system calls; the first that exists
     counts, unless one of the files ``filter_configs`` names another: see ``names_filter``. A * in
-    the last name of a path is for all such files, sorted.
+    the last name of a path is for all such files, sorted. ``login_filter_configs`` are read after
+    these where an account runs the engine, with its {home} and {uid}. ``elsewhere``: what is
+    rendered goes to other hosts, of which this one knows nothing.
     """
 
     reads_host: ClassVar[bool] = False
@@ -174,6 +178,8 @@ class Engine(ABC):
     idmap: ClassVar[Literal["no", "yes", "asked", "itself"]] = "no"
     own_filters: ClassVar[tuple[str, ...]] = ()
     filter_configs: ClassVar[tuple[str, ...]] = ()
+    login_filter_configs: ClassVar[tuple[str, ...]] = ()
+    elsewhere: ClassVar[bool] = False
 
     @abstractmethod
     def verdict(self, allocation: Allocation) -> Verdict:

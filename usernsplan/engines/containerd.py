@@ -95,7 +95,9 @@ class Containerd(Engine):
         words += [f"--cap-add {name}" for name in kernel_names(added)]
         words += ["--allow-new-privs"] if policy.new_privileges else []
         words += [f"--seccomp --seccomp-profile {filter_.path}"] if filter_ else []
-        notes = hardened.as_another_user(policy, "add --user UID:GID, or USER to the image")
+        notes = hardened.as_another_user(
+            policy, "add USER to the image; newer versions of ctr run also take --user UID:GID"
+        )
         if filter_ and context.own_filter is None:
             notes += (
                 "ctr has no filter of its own here, so all else is allowed; --base FILE has one",

@@ -33,7 +33,27 @@ _FILTERS = "/etc/usernsplan/seccomp"
 _FILTERED = ("system calls", "families", "architectures")
 # What engines that want a whole label of SELinux are given for a part that no policy names.
 _USER, _TYPE, _LEVEL = "system_u:system_r", "container_t", "s0"
+# capabilities(7): execve(2) of a user that is not root keeps ambient capabilities only.
+NO_AMBIENT = (
+    "a user that is not root has the policy's capabilities in its bounding set alone, where its "
+    "program cannot use them"
+)
 PROCESS_LABEL = f"{_USER}:{_TYPE}:{_LEVEL}"
+# What systemd 252 and what it starts use in a container. Without sys_admin, which mounts, it ends at
+# once. The others make services another user's, end those, and give them a sandbox; net_admin sets up
+# a network of the container's own, and its loopback.
+_OF_A_SYSTEM = frozenset(
+    {
+        "dac_override",
+        "kill",
+        "net_admin",
+        "setgid",
+        "setpcap",
+        "setuid",
+        "sys_admin",
+        "sys_chroot",
+    }
+)
 
 
 def asked(policy: Effective) -> tuple[str, ...]:
@@ -129,14 +149,25 @@ def laid_over(
     from usernsplan.harden import seccomp  # noqa: PLC0415 - many hosts have no policy
 
     found = seccomp.laid_over(policy, base, machine=context.machine)
-    price = {
-        part: nearly("; ".join(seccomp.lost_over(asked, base, machine=context.machine)))
+    lost = {
+        part: seccomp.lost_over(asked, base, machine=context.machine)
         for part, asked in (
             ("system calls", policy._replace(families=IdSet())),
             ("families", policy._replace(deny=frozenset())),
         )
     }
-    return found, {part: verdict for part, verdict in price.items() if verdict.why}
+    # A list of what is allowed refuses a call by not naming it.
+    if seccomp.passes(base) and not policy.deny_all:
+        lost["system calls"] += unheard(context)
+    return found, {part: nearly("; ".join(whys)) for part, whys in lost.items() if whys}
+
+
+def unheard(context: RenderContext) -> tuple[str, ...]:
+    """What is lost of a list of calls that are refused, where an engine's library lacks names."""
+    if not context.unheard:
+        return ()
+    calls = ", ".join(sorted(context.unheard))
+    return (f"nothing refuses {calls}: the libseccomp of this host does not know the name",)
 
 
 def capability_flags(policy: Effective) -> tuple[str, ...]:
@@ -162,12 +193,33 @@ def as_flags(opts: Iterable[str]) -> tuple[str, ...]:
 
 
 def as_another_user(
-    policy: Effective, how: str = "add --user UID:GID, or USER to the image"
+    policy: Effective,
+    how: str = "add --user UID:GID, or USER to the image",
+    *,
+    ambient: bool = False,
 ) -> tuple[str, ...]:
-    """A note for a policy whose container may not run as its root; ``how`` says what gives a user."""
+    """Notes for a policy whose container may not run as its root; ``how`` says what gives a user.
+
+    With ``ambient``, the engine hands the capabilities on to such a user.
+    """
     if policy.as_root:
         return ()
-    return (f"the profile {policy.profile} does not let the container run as its root: {how}",)
+    found = f"the profile {policy.profile} does not let the container run as its root: {how}"
+    if ambient or not policy.capabilities:
+        return (found,)
+    return found, NO_AMBIENT
+
+
+def booted(policy: Effective) -> tuple[str, ...]:
+    """A note for a container in which a whole system boots, if the policy takes away what it needs."""
+    if policy.capabilities >= _OF_A_SYSTEM:
+        return ()
+    why = (
+        "a container that boots a whole system needs sys_admin for it, and the other capabilities for "
+        "its network and its usual services"
+    )
+    remedy = f"start its program alone, or give it --cap-add {','.join(sorted(_OF_A_SYSTEM))}"
+    return (f"{why}: {remedy}",)
 
 
 def unfiltered(why: str) -> dict[str, Verdict]:
@@ -179,11 +231,13 @@ def lost(
     policy: Effective,
     said: Callable[[Effective], Collection[str]],
     cannot: Collection[str] = (),
+    names: Collection[str] = (),
 ) -> dict[str, Verdict]:
     """The verdicts on a filter of which something is lost, by part.
 
     ``said`` tells what an engine's form loses of a policy. Of one part that is what it loses of a
-    policy that asks for nothing else. Parts that ``cannot`` be had are lost as a whole.
+    policy that asks for nothing else. Parts that ``cannot`` be had are lost as a whole. ``names``
+    is what ``unheard`` says, for an engine that refuses only what it names.
     """
     native = policy._replace(deny=frozenset(), deny_all=False, allow=frozenset(), families=IdSet())
     alone = {
@@ -196,6 +250,7 @@ def lost(
     for part in _FILTERED:
         others = said(native) if part == "families" else ()
         whys = [why for why in said(alone[part]) if why not in others]
+        whys += names if part == "system calls" and not policy.deny_all else ()
         if whys:
             found[part] = (no if part in cannot else nearly)("; ".join(whys))
     return found

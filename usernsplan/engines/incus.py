@@ -143,7 +143,12 @@ class Incus(Engine):
         rest = policy._replace(
             deny=frozenset(), deny_all=False, allow=frozenset(), families=IdSet(), native=False
         )
-        of_lxc = lxc.hardening(rest, allocation, context, unknown="")
+        # exec does not heed init's user.
+        user = (
+            "add lxc.init.uid and lxc.init.gid to raw.lxc for its first process, and --user and "
+            f"--group to each {self.program} exec"
+        )
+        of_lxc = lxc.hardening(rest, allocation, context, unknown="", user=user)
         keys, _ = seccomp.incus(policy)
         keys["raw.lxc"] = "\n".join(of_lxc.words)
 
@@ -153,6 +158,7 @@ class Incus(Engine):
             policy,
             lambda part: seccomp.incus(part)[1],
             cannot={"architectures", *["system calls"] * none_is_left},
+            names=hardened.unheard(context),
         )
         if "label" in of_lxc.verdicts:
             others["label"] = of_lxc.verdicts["label"]

@@ -49,6 +49,7 @@ class Kubernetes(Engine):
 
     takes = frozenset({"volume", "image"})
     idmap = "itself"
+    elsewhere = True
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """The kubelet chooses the ids of a pod; only single-uid works without a user namespace."""
@@ -133,9 +134,15 @@ class Kubernetes(Engine):
         """Lines of the container's securityContext. The filter is a file of each node."""
         found = hardening(policy, allocation, context)
         level = _level(policy, allocation, context)
-        return replace(
-            found, notes=(f'the pod fits the Pod Security level "{level}"', *found.notes)
-        )
+        notes = [f'the pod fits the Pod Security level "{level}"', *found.notes]
+        if allocation.strategy != SingleUid.name:
+            notes += hardened.as_another_user(
+                policy,
+                "add runAsUser to the pod's securityContext, or a USER that is a number to the image; "
+                "the kubelet does not start it otherwise",
+                ambient=True,
+            )
+        return replace(found, notes=tuple(notes))
 
 
 def hardening(policy: Effective, allocation: Allocation, context: RenderContext) -> Hardening:
@@ -148,7 +155,8 @@ def hardening(policy: Effective, allocation: Allocation, context: RenderContext)
         filter_ = File(f"{_PROFILES}/{path}", filter_.content)
         profile = ["  type: Localhost", f"  localhostProfile: {quoted(path)}"]
         notes.append(
-            f"--out DIR writes {filter_.path}, which each node needs on which the pod may run"
+            f"--out DIR writes {filter_.path}, which each node needs on which the pod may run; it is "
+            f"for nodes of the architecture {context.machine}"
         )
     else:
         # Without this line the kubelet gives a container no filter, unless it has seccompDefault.

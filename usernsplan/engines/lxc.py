@@ -88,9 +88,16 @@ class Lxc(Engine):
 
 
 def hardening(
-    policy: Effective, allocation: Allocation, context: RenderContext, *, unknown: str
+    policy: Effective,
+    allocation: Allocation,
+    context: RenderContext,
+    *,
+    unknown: str,
+    user: str = "set lxc.init.uid and lxc.init.gid",
 ) -> Hardening:
     """What LXC is told to enforce, also by Proxmox VE. ``unknown`` is why it has no filter of its own.
+
+    ``user`` says what gives the container another user than root.
 
     LXC refuses a list of capabilities to keep beside one of those to drop; an empty line clears a
     list.
@@ -118,19 +125,15 @@ def hardening(
             policy,
             lambda part: seccomp.lxc(part, base, place=place)[1],
             cannot={"architectures"},
+            names=hardened.unheard(context),
         )
         files.append(File(hardened.filter_path(allocation, "lxc"), text))
         lines.append(f"lxc.seccomp.profile = {files[0].path}")
     if label := hardened.whole_label(policy):
         lines.append(f"lxc.selinux.context = {label}")
 
-    notes = [*hardened.as_another_user(policy, "set lxc.init.uid and lxc.init.gid")]
-    if "sys_admin" not in policy.capabilities:
-        notes.append(
-            "a container that boots a whole system may not start without sys_admin, which mounts its "
-            "file systems: start its program alone, or give it back with --cap-add sys_admin"
-        )
-    return Hardening(hardened.verdicts(policy, others), tuple(lines), tuple(files), tuple(notes))
+    notes = (*hardened.as_another_user(policy, user), *hardened.booted(policy))
+    return Hardening(hardened.verdicts(policy, others), tuple(lines), tuple(files), notes)
 
 
 def _of_login(allocation: Allocation) -> str:

@@ -16,6 +16,7 @@ from usernsplan.engines.base import (
     RenderContext,
     Rendered,
     Verdict,
+    nearly,
     no,
     only_extent,
     plain,
@@ -97,10 +98,16 @@ class Nspawn(Engine):
         if label and context.selinux != "off":
             flags.append(f"--selinux-context={label}")
             notes.append(f"a .nspawn file has no key for the label: --selinux-context={label}")
-        if "sys_admin" not in policy.capabilities:
+        notes += hardened.booted(policy)
+        if any(name.startswith("net_") for name in policy.capabilities):
             notes.append(
-                "a systemd that is booted in the container may not start without sys_admin: run a "
-                "program alone, or give it back with --cap-add sys_admin"
+                "capabilities count over no network but the container's own: add --private-network or "
+                "--network-veth, or Private=yes to [Network]"
+            )
+        if "net_bind_service" in policy.capabilities:
+            others["capabilities"] = nearly(
+                "it takes net_bind_service away, unless --private-network or Private= gives the "
+                "container a network of its own"
             )
         others |= hardened.lost(
             policy,

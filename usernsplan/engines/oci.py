@@ -70,8 +70,7 @@ class Oci(Engine):
         changed = _patched(config, linux, mounts, context.place)
         if policy:
             changed = _hardened(_with_scalars(changed, policy, context), policy, context)
-            if policy_root := _as_root(changed, policy):
-                notes.append(policy_root)
+            notes += _of_user(changed, policy)
         # A file that has all this already stays as it is, whatever its indentation.
         text = context.bundle if changed == config else _written(changed)
 
@@ -303,12 +302,15 @@ def _is_same(one: dict[str, Any], other: object) -> bool:
     return isinstance(other, dict) and said(one) == said(other)
 
 
-def _as_root(config: dict[str, Any], policy: Effective) -> str:
-    """A note, if the process is the container's root and a policy does not let it be."""
-    user = config["process"].get("user")
-    if isinstance(user, dict) and user.get("uid"):
-        return ""
-    return "".join(hardened.as_another_user(policy, "set process.user.uid"))
+def _of_user(config: dict[str, Any], policy: Effective) -> tuple[str, ...]:
+    """Notes on a process that is root where a policy does not let it be, or that is not."""
+    process = config["process"]
+    user = process.get("user")
+    if not (isinstance(user, dict) and user.get("uid")):
+        return hardened.as_another_user(policy, "set process.user.uid")
+    if len(process["capabilities"]["ambient"]) == len(policy.capabilities):
+        return ()
+    return (f"{hardened.NO_AMBIENT}: add them to ambient and inheritable in process.capabilities",)
 
 
 def _rootfs(config: dict[str, Any], place: str) -> str | None:

@@ -49,6 +49,7 @@ class OpenShift(Engine):
     """Annotations: a block of ids, start/size, for users and for supplemental groups. Or a pod."""
 
     takes = frozenset({"image"})
+    elsewhere = True
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """A block on OpenShift's grid, or a range of which OpenShift itself chooses the ids."""

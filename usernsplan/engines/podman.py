@@ -49,9 +49,10 @@ class OfPodman(Engine):
 
     own_filters = OWN_FILTERS
     filter_configs = containers_conf.PATHS
+    login_filter_configs = containers_conf.OF_LOGIN
 
     def names_filter(self, contents: Sequence[bytes]) -> str:
-        """The host's containers.conf may name another profile."""
+        """The containers.conf of the host, or of an account, may name another profile."""
         return containers_conf.seccomp_profile(contents)
 
 
@@ -94,7 +95,7 @@ def flags_of(policy: Effective, allocation: Allocation, context: RenderContext) 
         hardened.verdicts(policy, others),
         (*hardened.capability_flags(policy), *hardened.as_flags(opts)),
         (filter_,) if filter_ else (),
-        hardened.as_another_user(policy),
+        hardened.as_another_user(policy, ambient=True),
     )
 
 

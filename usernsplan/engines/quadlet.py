@@ -89,7 +89,9 @@ class Quadlet(podman.OfPodman):
             hardened.verdicts(policy, others),
             tuple(lines),
             (filter_,) if filter_ else (),
-            hardened.as_another_user(policy, "add User= to [Container], or USER to the image"),
+            hardened.as_another_user(
+                policy, "add User= to [Container], or USER to the image", ambient=True
+            ),
         )
 
 

@@ -81,7 +81,7 @@ class Systemd(Engine):
         """Keys of [Service]. Only ambient capabilities stay with a user that is not root."""
         from usernsplan.harden import seccomp  # noqa: PLC0415 - many hosts have no policy
 
-        del allocation, context
+        del allocation
         kept = " ".join(kernel_names(sorted(policy.capabilities)))
         lines = [
             *([] if policy.new_privileges else ["NoNewPrivileges=yes"]),
@@ -117,7 +117,7 @@ class Systemd(Engine):
             lines.append(f"SELinuxContext={label}")
 
         others = hardened.of_whole_label(policy) | hardened.lost(
-            policy, lambda part: seccomp.systemd(part)[1]
+            policy, lambda part: seccomp.systemd(part)[1], names=hardened.unheard(context)
         )
         return Hardening(hardened.verdicts(policy, others), tuple(lines), notes=tuple(notes))
 

@@ -6,11 +6,14 @@ shares with a plan file have the same form. config.schema.json beside this file 
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
+from usernsplan.errors import InvalidFileError
 from usernsplan.formats import spec
 from usernsplan.formats import yaml_nodes as nodes
-from usernsplan.values import dataclass, field
+from usernsplan.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     from usernsplan.formats.spec import Method, SpecEngine
@@ -57,3 +60,37 @@ def parse(raw: bytes, place: str) -> Config:
         method=found.get("method"),
         ledger=found.get("ledger", ""),
     )
+
+
+def with_ledger(raw: bytes, place: str, url: str) -> bytes:
+    """A config.yaml with the place of a ledger at its end; all else stays as it is written.
+
+    Raises InvalidFileError for a file in which a line at the end would mean something else.
+    """
+    before = raw if raw.endswith(b"\n") or not raw else raw + b"\n"
+    # A JSON string is one of YAML, too.
+    return _meaning(raw, before + f"ledger: {json.dumps(url)}\n".encode(), place, url)
+
+
+def without_ledger(raw: bytes, place: str) -> bytes:
+    """A config.yaml without the place of a ledger; b"" if nothing else is in it.
+
+    Raises InvalidFileError for a file that would mean something else without these lines.
+    """
+    lines = raw.splitlines(keepends=True)
+    node: Any = nodes.composed(raw, place)
+    for key, value in node.value if node is not None else ():
+        if key.value == "ledger":
+            del lines[key.start_mark.line : value.end_mark.line + 1]
+    after = _meaning(raw, b"".join(lines), place, "")
+    return after if after.strip() else b""
+
+
+def _meaning(before: bytes, after: bytes, place: str, url: str) -> bytes:
+    """The bytes after a change, if they mean what those before mean, with this ledger."""
+    wanted = replace(parse(before, place), places={}, ledger=url)
+    with suppress(InvalidFileError):
+        if replace(parse(after, place), places={}) == wanted:
+            return after
+    remedy = f"write this line yourself: ledger: {json.dumps(url)}" if url else "remove it yourself"
+    raise InvalidFileError(place, "the key 'ledger' does not fit in a line of its own", hint=remedy)

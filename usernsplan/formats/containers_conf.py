@@ -15,6 +15,14 @@ PATHS = (
     "/etc/containers/containers.conf",
     "/etc/containers/containers.conf.d/*.conf",
 )
+# What the Podman of an account reads after these. Older versions do not know those in /etc.
+OF_LOGIN = (
+    "/etc/containers/containers.rootless.conf",
+    "/etc/containers/containers.rootless.conf.d/*.conf",
+    "/etc/containers/containers.rootless.conf.d/{uid}/*.conf",
+    "{home}/.config/containers/containers.conf",
+    "{home}/.config/containers/containers.conf.d/*.conf",
+)
 _PROFILE = pattern(r"""(?m)^[ \t]*seccomp_profile[ \t]*=[ \t]*(["'])(.*?)\1""")
 
 

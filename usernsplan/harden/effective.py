@@ -53,20 +53,25 @@ class Effective(NamedTuple):
 
 
 def effective(policy: Policy) -> Effective:
-    """What a policy gives a container. What it allows by name its profile does not deny."""
+    """What a policy gives a container. What it allows by name its profile does not deny.
+
+    A call that is denied is denied by its other names, too.
+    """
     base = _profile(policy.profile)
     kept = base.capabilities - {*policy.cap_drop}
     if ALL in policy.cap_drop:
         kept = frozenset()
     added = {*(CAPABILITIES if ALL in policy.cap_add else policy.cap_add)}
-    denied = {*policy.deny_syscalls} - {ALL}
+    allowed = frozenset(policy.allow_syscalls)
+    denied = (base.deny | {*policy.deny_syscalls} - {ALL}) - allowed
+    denied = denied.union(*map(names.other_names, denied)) - allowed
     return Effective(
         policy.profile,
         kept | added,
         base.new_privileges or policy.new_privileges,
-        (base.deny | denied) - {*policy.allow_syscalls},
+        denied,
         ALL in policy.deny_syscalls,
-        frozenset(policy.allow_syscalls),
+        allowed,
         (base.families | _families(policy.deny_families)) - _families(policy.allow_families),
         policy.arch == "native" or (base.native and policy.arch == ""),
         base.as_root,

@@ -82,6 +82,18 @@ FAMILIES: Final = {
     36: "IEEE802154", 37: "CAIF", 38: "ALG", 39: "NFC", 40: "VSOCK", 41: "KCM", 42: "QIPCRTR",
     43: "SMC", 44: "XDP", 45: "MCTP",
 }  # fmt: skip
+# How 32-bit architectures name a call that was widened: clock_adjtime64, futex_time64, chown32.
+_WIDENED: Final = ("64", "_time64", "32")
+# Those that have it otherwise.
+_OLDER_OR_NEWER: Final = {
+    "fadvise64": ("fadvise64_64",), "fstat": ("oldfstat",), "getdents": ("readdir",),
+    "getrlimit": ("ugetrlimit",), "lseek": ("_llseek",), "lstat": ("oldlstat",), "mmap": ("mmap2",),
+    "newfstatat": ("fstatat64",), "rt_sigaction": ("sigaction", "signal"),
+    "rt_sigpending": ("sigpending",), "rt_sigprocmask": ("sigprocmask",),
+    "rt_sigreturn": ("sigreturn",), "rt_sigsuspend": ("sigsuspend",), "select": ("_newselect",),
+    "settimeofday": ("stime",), "stat": ("oldstat",), "umount2": ("umount",),
+    "uname": ("olduname", "oldolduname"), "wait4": ("waitpid",),
+}  # fmt: skip
 # The kernel refuses a number above that of the last family; a newer one has more.
 _OTHER_FAMILIES: Final = {"LOCAL": 1, "ROUTE": 16}
 MOST_FAMILIES: Final = 65536
@@ -127,6 +139,17 @@ def system_call(text: str) -> str:
         hint = did_you_mean(name, system_calls(), "syscalls(2) lists them")
         raise InvalidValueError(f"there is no system call '{text}'", hint=hint)
     return name
+
+
+def other_names(call: str) -> frozenset[str]:
+    """What a 32-bit architecture also calls a system call: as with 64-bit times, files or 32-bit ids.
+
+    A program there may use either, so who refuses the one has to refuse the other.
+    """
+    widened = {f"{call}{suffix}" for suffix in _WIDENED}
+    found = {*_OLDER_OR_NEWER.get(call, ()), *(widened & system_calls().keys())}
+    # getdents64 is another call, which a 64-bit architecture has beside the one that it replaces.
+    return frozenset(name for name in found if "x86_64" not in system_calls()[name])
 
 
 @cache

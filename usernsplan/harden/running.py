@@ -24,8 +24,10 @@ class Beyond(NamedTuple):
     capabilities: tuple[str, ...] = ()
 
 
-def beyond(status: Status, policy: Effective) -> Iterator[Beyond]:
-    """What a process has beyond its policy."""
+def beyond(status: Status, policy: Effective, root: int | None) -> Iterator[Beyond]:
+    """What a process has beyond its policy; ``root`` is the host id of its container's root."""
+    if not policy.as_root and root in status.uids.all():
+        yield Beyond("policy-root", "it runs as the container's root")
     have = status.capabilities
     sets = {
         "bounding": have.bounding,

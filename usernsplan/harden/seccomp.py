@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from usernsplan.harden.effective import Effective
 
 __all__ = [
-    "NO_FILTER", "Base", "base_of", "incus", "laid_over", "lost_over", "lxc", "nspawn", "systemd",
+    "NO_FILTER", "Base", "base_of", "incus", "laid_over", "lost_over", "lxc", "nspawn", "passes",
+    "systemd",
 ]  # fmt: skip
 
 # On i386 these calls also have one door together, whose first argument says which is meant. What
@@ -100,12 +101,19 @@ def laid_over(policy: Effective, base: Base, *, machine: str, errno: int = EPERM
     }
 
 
+def passes(base: Base) -> bool:
+    """Whether a call that no rule names is let through."""
+    return base.action in PASSING
+
+
 def lost_over(policy: Effective, base: Base, *, machine: str) -> tuple[str, ...]:
     """What ``laid_over`` cannot say, or says at a price."""
+    passes = base.action in PASSING and not policy.deny_all
     if not _WITH_SOCKETCALL.intersection(_architectures(policy, base, machine)):
         return ()
-    passes = base.action in PASSING and not policy.deny_all
-    lost = [_BITS_32_SHUT if passes else _BITS_32_OPEN] if policy.families else []
+    lost = []
+    if policy.families:
+        lost.append(_BITS_32_SHUT if passes else _BITS_32_OPEN)
     # libseccomp 2.5 makes no working rule for some of these over what allows by default.
     if passes and policy.deny & {*_SOCKETCALL, *_IPC}:
         lost.append(_BITS_32_DOORS)
@@ -373,18 +381,26 @@ def _of_families(families: IdSet, action: str) -> list[str]:
 
 
 def _lost_in_lxc(policy: Effective) -> tuple[str, ...]:
-    lost = []
-    if policy.native:
-        lost.append(_FOREIGN)
+    lost = [_FOREIGN] if policy.native else []
     for door, calls in _DOORS.items():
         refused = calls.keys() - policy.allow if policy.deny_all else calls.keys() & policy.deny
         if policy.families and "socket" in calls:
             refused |= {"socket"}
-        is_open = door in policy.allow if policy.deny_all else door not in policy.deny
-        if refused and is_open:
+        if door in policy.allow if policy.deny_all else door not in policy.deny:
+            way = f"{door}(2)"
+        else:
+            # Who lists what is allowed refuses these, too.
+            refused = {call for call in refused if _on_i386(call) and not policy.deny_all}
+            way = "a number of i386, for which LXC makes no rule"
+        if refused:
             shown = ", ".join(sorted(refused))
-            lost.append(f"a 32-bit program reaches what is refused of {shown} by {door}(2)")
+            lost.append(f"a 32-bit program reaches what is refused of {shown} by {way}")
     return tuple(lost)
+
+
+def _on_i386(call: str) -> bool:
+    """Tell whether i386 has a call that has a door there by a number of its own, too."""
+    return "i386" in names.system_calls().get(call, {})
 
 
 def _for_systemd(denied: IdSet) -> str:

@@ -203,6 +203,16 @@ def homes(layout: Layout) -> tuple[tuple[int, str], ...]:
     return tuple(dict.fromkeys(found))
 
 
+def home_of(layout: Layout, uid: int) -> str:
+    """The home of one account, also of one that nothing lists; "" if it has none."""
+    if layout.is_host:
+        import pwd  # noqa: PLC0415 - only for the running machine
+
+        with suppress(KeyError):
+            return pwd.getpwuid(uid).pw_dir
+    return dict(homes_in(files.read(layout, PASSWD, follow=True) or b"")).get(uid, "")
+
+
 def of_ids(layout: Layout, uids: Iterable[int], gids: Iterable[int]) -> Accounts:
     """The accounts and groups that NSS knows under these ids; empty for another root.
 

@@ -208,7 +208,7 @@ def every(layout: Layout) -> tuple[RunSeen, ...]:
 
 def _seen(layout: Layout, name: str) -> RunSeen | None:
     try:
-        run = content(layout, name)
+        run, at_work = _now(layout, name)
     except NotPermittedError:
         raise
     except UsernsplanError as error:
@@ -222,7 +222,7 @@ def _seen(layout: Layout, name: str) -> RunSeen | None:
         name,
         _began(name),
         state,
-        is_at_work(layout, name),
+        at_work,
         run["container"],
         str(run.get("mode") or "") or None,
         tuple(layout.place(tree["path"]) for tree in run["trees"]),
@@ -234,6 +234,16 @@ def _seen(layout: Layout, name: str) -> RunSeen | None:
         # Before there was another method, run.json had no field for it.
         method=str(run.get("method") or "chown"),
     )
+
+
+def _now(layout: Layout, name: str) -> tuple[dict[str, Any] | None, bool]:
+    """The content of a run, and whether a process is at work on it: as both are at one moment."""
+    run = content(layout, name)
+    at_work = is_at_work(layout, name)
+    if run and run["state"] in _HALF and not at_work:
+        # It may have ended between the reading of its state and the look at its lock.
+        run = content(layout, name)
+    return run, at_work
 
 
 def _began(name: str) -> str:
@@ -278,17 +288,14 @@ def look(layout: Layout) -> Runs:
     unfinished, kept = [], set[str]()
     for name in names(layout):
         try:
-            run = content(layout, name)
-            if run and run["state"] in _HALF and not is_at_work(layout, name):
-                # The run may have finished between reading its state and checking its lock.
-                run = content(layout, name)
-                if run and run["state"] in _HALF:
-                    paths = tuple(layout.place(tree["path"]) for tree in run["trees"])
-                    unfinished.append(
-                        UnfinishedRun(
-                            name, run["finish"], paths, is_undoing=run["state"] == UNDOING
-                        )
-                    )
+            run, at_work = content(layout, name), False
+            if run and run["state"] in _HALF:
+                run, at_work = _now(layout, name)
+            if run and run["state"] in _HALF and not at_work:
+                paths = tuple(layout.place(tree["path"]) for tree in run["trees"])
+                unfinished.append(
+                    UnfinishedRun(name, run["finish"], paths, is_undoing=run["state"] == UNDOING)
+                )
         except NotPermittedError:
             raise
         except UsernsplanError as error:

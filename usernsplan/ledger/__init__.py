@@ -15,6 +15,7 @@ from usernsplan.layout import LEDGER
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    from usernsplan.fleetwide import Away
     from usernsplan.ids import IdSet
     from usernsplan.layout import Layout
     from usernsplan.model import (
@@ -50,6 +51,9 @@ class Ledger(Protocol):
 
         Raises LedgerUnreachableError if the ledger of the fleet gives no answer.
         """
+
+    def away(self) -> Away | None:
+        """In a fleet: why its ledger gives no answer now, so that ``state`` is this host's copy alone."""
 
     def agree(self) -> tuple[str, ...]:
         """In a fleet: bring the host's file and the server to one state, under the locks.

@@ -14,10 +14,12 @@ from a backup, ``agree`` brings back what the server has.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from itertools import starmap
+from typing import TYPE_CHECKING, Any, cast
 
 from usernsplan.errors import DamagedLedgerError, LedgerError, UsernsplanError
 from usernsplan.escape import line
+from usernsplan.fleetwide import Away
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.ledger import codec, member, schema
 from usernsplan.ledger.exclusive import Hold, changed, holds
@@ -48,16 +50,53 @@ class _View(NamedTuple):
     wishes: int
 
 
+class Clash(NamedTuple):
+    """Ids of this host's ``name`` that ``other`` has on ``hosts``, or other ids that the same name has there."""
+
+    name: str
+    kind: str
+    start: int
+    stop: int
+    other: str
+    hosts: str
+
+
+class Standing(NamedTuple):
+    """Whether a host's file and the server agree, and the number of the last event in each.
+
+    ``how``: agrees; pending (a run is at work, or was interrupted); ahead or behind (the file has more
+    events, or fewer); damaged (the file); other (events of another machine).
+    """
+
+    how: str
+    on_server: int
+    here: int
+
+
 class FleetLedger:
     """The Ledger of a host in a fleet. ``asked`` are the names that a request is about."""
 
     def __init__(
-        self, layout: Layout, local: SqliteLedger, who: Member, asked: Collection[str] = ()
+        self,
+        layout: Layout,
+        local: SqliteLedger,
+        who: Member,
+        asked: Collection[str] = (),
+        server: Server | None = None,
     ) -> None:
         self._layout, self._local, self._asked = layout, local, list(asked)
         self.member = who
-        self.server = Server(who.url)
+        self.server = server or Server(who.url)
         self.place = local.place
+
+    def away(self) -> Away | None:
+        """Why the server gives no answer now; None if it does."""
+        from usernsplan.ledger import reachable  # noqa: PLC0415 - only for what shows the file
+
+        why = reachable.why_not(self.member.url)
+        return (
+            Away(shown(self.member.url), why, member.seconds_since(self._layout)) if why else None
+        )
 
     def exists(self) -> bool:
         """Tell whether the host has a ledger of its own, readable or not."""
@@ -70,7 +109,13 @@ class FleetLedger:
     def deciding(self) -> LedgerState:
         """What this host has, and what others have: raises LedgerUnreachableError without the server."""
         view = self._view()
-        found = self._local.state()
+        try:
+            found = self._local.state()
+        except DamagedLedgerError:
+            if not view.event:
+                raise
+            # A repair is due: agree brings the file back.
+            found = LedgerState()
         # A run has to bring both to one state before it decides: see agree.
         is_behind = view.event != found.number or view.intended is not None
         return replace(found, interrupted=found.interrupted or is_behind, fleet=self._fleet(view))
@@ -106,15 +151,17 @@ class FleetLedger:
         have ids that this host has, and LedgerUnreachableError.
         """
         view = self._view()
-        number, stamp = self._local.stamp()
+        damage = self._damage()
+        number = 0 if damage else self._local.stamp()[0]
         notes: tuple[str, ...] = ()
-        if view.event > number:
-            self._bring_back()
-            notes = (
-                f"{self.place} had {number} events; it has all {view.event} of the fleet's ledger again",
-            )
-        elif view.event == number and view.stamp != _stamp(number, stamp):
+        if damage and not view.event:
+            raise damage
+        if not damage and not self._is_same_history(view):
             raise self._other_machine()
+        if view.event > number or damage:
+            self._bring_back()
+            had = "was damaged" if damage else f"had {number} events"
+            notes = (f"{self.place} {had}; it has all {view.event} of the fleet's ledger again",)
         elif view.event < number:
             self._tell_all(view.event)
             notes = (
@@ -165,23 +212,63 @@ class FleetLedger:
 
     def rebuild(self, change: LedgerChange, entry: HistoryEntry) -> str | None:  # noqa: ARG002
         """Refused: the server has what the file had, and ``agree`` brings it back."""
-        raise LedgerError(
-            f"this host is in the fleet of {shown(self.member.url)}, whose ledger has its state",
-            hint=f"{self._layout.inline('sync')} brings it back",
-        )
+        raise member.has_its_state(self._layout)
+
+    def is_behind(self) -> bool:
+        """Tell whether the server has events that the file lacks: for a host that joins.
+
+        Raises LedgerError if the server has other events under this name, and DamagedLedgerError
+        for a damaged file that the server does not have.
+        """
+        view = self._view()
+        if damage := self._damage():
+            if not view.event:
+                raise damage
+            return True
+        if not self._is_same_history(view):
+            raise self._other_machine()
+        return view.event > self._local.stamp()[0]
 
     def join(self) -> None:
-        """Give the fleet's ledger all that this host has: for a host that it has nothing of."""
+        """Give the fleet's ledger all that this host has."""
         self._tell_all(self._view().event)
 
-    def clashes(self) -> list[tuple[str, str, int, int, str, str]]:
-        """What stands in the way of this host's ids: (name, kind, start, stop, whose, on which hosts)."""
-        found = [hold[:-1] for hold in dict.fromkeys(holds(self._local.state()))]
-        return self.server.rows(
+    def clashes(self, state: LedgerState) -> list[Clash]:
+        """What stands in the way of a host with this state, which the server does not have yet."""
+        found = [hold[:-1] for hold in dict.fromkeys(holds(state))]
+        rows = self.server.rows(
             "SELECT * FROM usernsplan.clashes(%s, "
             "%s::text[], %s::boolean[], %s::text[], %s::bigint[], %s::bigint[])",
             self.member.number,
             *arrays(found, _WIDTH_OF_HOLD - 1),
+        )
+        names = {a.name for a in state.allocations}
+        return [
+            clash
+            for clash in starmap(Clash, rows)
+            # What only this host has there is from a join that was interrupted.
+            if clash.hosts != self.member.host
+            # A quarantined range may have another place than the name that others have.
+            and (clash.name != clash.other or clash.name in names or _meets(clash, found))
+        ]
+
+    def standing(self) -> Standing:
+        """How this host's file and the server's copy of it differ."""
+        view = self._view()
+        if self._damage():
+            return Standing("damaged", view.event, 0)
+        number = self._local.stamp()[0]
+        if not self._is_same_history(view):
+            return Standing("other", view.event, number)
+        if view.event != number:
+            return Standing("behind" if view.event > number else "ahead", view.event, number)
+        is_pending = view.intended is not None or self._local.pending()
+        return Standing("pending" if is_pending else "agrees", view.event, number)
+
+    def answer(self, wish: Wish, why_not: str = "") -> None:
+        """Tell the server that a wish is done, or why not."""
+        self.server.rows(
+            "SELECT usernsplan.answer_wish(%s, %s, %s)", self.member.host, wish.name, why_not
         )
 
     def _end(self, entry: HistoryEntry, *, put_back: bool) -> None:
@@ -234,7 +321,7 @@ class FleetLedger:
         rows = self.server.rows(
             "SELECT w.name, w.strategy, w.options, w.start, w.role, "
             "to_char(w.at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') "
-            "FROM usernsplan.wish w WHERE w.host = %s AND w.refused = '' ORDER BY w.name",
+            "FROM usernsplan.wish w WHERE w.host = %s ORDER BY w.at, w.name",
             self.member.number,
         )
         return [
@@ -258,7 +345,7 @@ class FleetLedger:
             "%s::text[], %s, %s::text[], %s::boolean[], %s::text[], %s::bigint[], %s::bigint[], "
             "%s::text[], %s::text[], %s::text[], %s::text[])",
             self.member.host,
-            _version(),
+            version(),
             last + 1,
             _stamp(number, stamp),
             *arrays([row[1:] for row in events], 5),
@@ -282,7 +369,33 @@ class FleetLedger:
             "WHERE host = %s ORDER BY number",
             self.member.number,
         )
-        self._local.restore([(what, _unpacked(value)) for what, value in content], events)
+        self._local.restore([(what, unpacked(value)) for what, value in content], events)
+
+    def _damage(self) -> DamagedLedgerError | None:
+        """Why the host's file cannot be read, if it is damaged."""
+        try:
+            self._local.state()
+            self._local.pending()
+        except DamagedLedgerError as error:
+            return error
+        return None
+
+    def _is_same_history(self, view: _View) -> bool:
+        """Tell whether the last event that the file and the server both have is the same one."""
+        number, at = self._local.stamp()
+        if not (view.event and number):
+            return True
+        if view.event > number:
+            rows = self.server.rows(
+                "SELECT at FROM usernsplan.event WHERE host = %s AND number = %s",
+                view.number,
+                number,
+            )
+            return rows == [(at,)]
+        if view.event < number:
+            [entry] = self._local.history({view.event})
+            number, at = view.event, entry.at
+        return view.stamp == _stamp(number, at)
 
     def _drop(self, number: int) -> None:
         """Take a run back that could not begin; if that fails, the next run of this host does it."""
@@ -299,7 +412,15 @@ class FleetLedger:
         )
 
 
-def _version() -> str:
+def _meets(clash: Clash, holds: Iterable[Sequence[object]]) -> bool:
+    return any(
+        (name, kind) == (clash.name, clash.kind) and start < clash.stop and clash.start < stop
+        for name, _, kind, start, stop in cast("Iterable[tuple[str, bool, str, int, int]]", holds)
+    )
+
+
+def version() -> str:
+    """The version of usernsplan, for the server."""
     from importlib import metadata  # noqa: PLC0415 - only in a fleet
 
     return metadata.version("usernsplan")
@@ -348,5 +469,6 @@ def _packed(row: Iterable[object]) -> str:
     return json.dumps([{"hex": v.hex()} if isinstance(v, bytes) else v for v in row])
 
 
-def _unpacked(text: str) -> list[object]:
+def unpacked(text: str) -> list[Any]:
+    """The row of a table that is packed as JSON in ``content``."""
     return [bytes.fromhex(v["hex"]) if isinstance(v, dict) else v for v in json.loads(text)]

@@ -40,6 +40,49 @@ CREATE TABLE claim (
 );
 CREATE INDEX claim_name ON claim (name);
 
+-- All ids that some host has, in blocks of 2^22, so that a host that looks for free ones need not read a million
+-- claims. The triggers of claim keep it.
+CREATE TABLE taken_block (
+    kind text NOT NULL,
+    number int NOT NULL,
+    ids int8multirange NOT NULL,
+    PRIMARY KEY (kind, number)
+);
+
+CREATE FUNCTION note_claims() RETURNS trigger LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+BEGIN
+    INSERT INTO taken_block AS b (kind, number, ids)
+        SELECT c.kind, n, range_agg(c.ids * int8range(n::bigint << 22, (n + 1)::bigint << 22))
+        FROM changed c, generate_series((lower(c.ids) >> 22)::int, ((upper(c.ids) - 1) >> 22)::int) n
+        GROUP BY c.kind, n
+        ON CONFLICT (kind, number) DO UPDATE SET ids = b.ids + excluded.ids;
+    RETURN NULL;
+END $$;
+
+-- Of ids that several hosts had as local ones, those stay that another one still has.
+CREATE FUNCTION forget_claims() RETURNS trigger LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+BEGIN
+    UPDATE taken_block b SET ids = b.ids - gone.ids + gone.kept
+        FROM (
+            SELECT c.kind, n, range_agg(c.ids * block.ids) AS ids,
+                coalesce(range_agg(other.ids * c.ids * block.ids)
+                    FILTER (WHERE NOT isempty(other.ids * c.ids * block.ids)), '{}') AS kept
+            FROM changed c
+            CROSS JOIN generate_series((lower(c.ids) >> 22)::int, ((upper(c.ids) - 1) >> 22)::int) n
+            CROSS JOIN LATERAL (SELECT int8range(n::bigint << 22, (n + 1)::bigint << 22) AS ids) block
+            LEFT JOIN claim other ON NOT upper_inf(c.hosts) AND other.kind = c.kind AND other.ids && c.ids
+            GROUP BY c.kind, n) gone
+        WHERE b.kind = gone.kind AND b.number = gone.n;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER note_claims AFTER INSERT ON claim REFERENCING NEW TABLE AS changed
+    FOR EACH STATEMENT EXECUTE FUNCTION note_claims();
+CREATE TRIGGER forget_claims AFTER DELETE ON claim REFERENCING OLD TABLE AS changed
+    FOR EACH STATEMENT EXECUTE FUNCTION forget_claims();
+
 -- Which hosts have a claim, and as what. A claim that no host has is deleted.
 -- intended: a run is at work. wanted: an operator asks the host to take it. leaving: a run that is at work gives
 -- it up, so that nobody may join in.
@@ -67,6 +110,8 @@ CREATE TABLE event (
     role name NOT NULL DEFAULT session_user,
     PRIMARY KEY (host, number)
 );
+-- The history of all hosts is read in portions.
+CREATE INDEX event_at ON event (at, host, number);
 
 -- The run that a host has begun: the rows of its ledger, files included.
 CREATE TABLE intent (
@@ -97,6 +142,7 @@ CREATE TABLE own (
     holder text NOT NULL
 );
 CREATE INDEX own_host ON own (host);
+CREATE INDEX own_ids ON own USING gist (ids);
 
 -- What operators ask of a host: to allocate a name, or to release it (strategy is ''). options: those of the
 -- strategy, as JSON. start: the first host id. refused: why the host did not do it.
@@ -297,7 +343,9 @@ BEGIN
         WHERE h.host = n AND h.claim = c.id AND g = c.id;
     FOR clash IN
         SELECT c.* FROM added(names, locals, kinds, starts, stops, states) a,
-            clashes(n, a.names, a.locals, a.kinds, a.starts, a.stops) c WHERE c.name = c.other
+            clashes(n, a.names, a.locals, a.kinds, a.starts, a.stops) c
+        -- What the host has itself under this name, it gives up.
+        WHERE c.name = c.other AND c.hosts <> of_host
     LOOP
         RAISE EXCEPTION USING ERRCODE = 'UP004', MESSAGE = format('in the fleet, ''%s'' has the %ss %s-%s, on %s',
             clash.name, clash.kind, clash.start, clash.stop - 1, clash.hosts);
@@ -381,15 +429,19 @@ END $$;
 
 -- A host leaves, with all that is here of it, but for the ids that its files on shared storage may carry: nobody has
 -- looked. They stay quarantined until the machine joins again and says what it has (tell), or an operator says that
--- no file carries them (forget_left). UP008: a run of the host is at work on a volume, or was interrupted.
+-- no file carries them (forget_left). UP010: it is at work.
 CREATE FUNCTION leave(of_host text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
-DECLARE n int := mine(of_host);
+DECLARE n int := mine(of_host); busy text;
 BEGIN
     PERFORM alone();
-    IF EXISTS (SELECT FROM lease l WHERE l.host = n AND l.ended IS NULL) THEN
-        RAISE EXCEPTION USING ERRCODE = 'UP008', MESSAGE = format('a run of %s on %s is not at its end', of_host,
-            (SELECT l.path FROM lease l WHERE l.host = n AND l.ended IS NULL LIMIT 1));
+    SELECT format('a run of %s is pending (%s)', of_host, i.command) INTO busy FROM intent i WHERE i.host = n;
+    IF busy IS NULL THEN
+        SELECT format('%s works on the volume %s', of_host, l.path) INTO busy
+            FROM lease l WHERE l.host = n AND l.ended IS NULL LIMIT 1;
+    END IF;
+    IF busy IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'UP010', MESSAGE = busy;
     END IF;
     UPDATE hold h SET state = 'quarantined', leaving = false FROM claim c
         WHERE h.host = n AND c.id = h.claim AND upper_inf(c.hosts) AND h.state IN ('held', 'quarantined');
@@ -398,7 +450,6 @@ BEGIN
     DELETE FROM content c WHERE c.host = n;
     DELETE FROM own o WHERE o.host = n;
     DELETE FROM wish w WHERE w.host = n;
-    DELETE FROM intent i WHERE i.host = n;
     -- The events stay: who had which ids is a question that comes later.
     UPDATE host h SET name = format('%s, left %s', h.name, h.number), role = '' WHERE h.number = n;
 END $$;
@@ -410,7 +461,7 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, usernspla
 DECLARE n int := mine(of_host);
 BEGIN
     RETURN QUERY SELECT h.number, h.event, h.stamp, i.number,
-            (SELECT count(*) FROM wish w WHERE w.host = n AND w.refused = '')
+            (SELECT count(*) FROM wish w WHERE w.host = n)
         FROM host h LEFT JOIN intent i ON i.host = h.number WHERE h.number = n;
 END $$;
 
@@ -419,11 +470,22 @@ CREATE FUNCTION taken(of_host text, asked text[]) RETURNS TABLE (kind text, ids 
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
 DECLARE n int := mine(of_host);
 BEGIN
-    RETURN QUERY SELECT c.kind, range_agg(c.ids) FROM claim c
-        WHERE c.hosts && int4range(n, n + 1)
-        AND NOT EXISTS (SELECT FROM hold h WHERE h.claim = c.id AND h.host = n)
-        AND NOT (c.name = ANY (asked) AND upper_inf(c.hosts))
-        GROUP BY c.kind;
+    RETURN QUERY
+        WITH mine AS (
+            SELECT c.kind, c.ids, c.hosts FROM hold h JOIN claim c ON c.id = h.claim WHERE h.host = n
+        ), free AS (
+            SELECT m.kind, m.ids FROM mine m WHERE upper_inf(m.hosts)
+            UNION ALL SELECT c.kind, c.ids FROM claim c WHERE c.name = ANY (asked) AND upper_inf(c.hosts)
+            -- What another host has as local ids too: a name of the whole fleet is there as well.
+            UNION ALL SELECT m.kind, unnest(int8multirange(m.ids) - coalesce((
+                SELECT range_agg(c.ids) FROM claim c
+                WHERE c.kind = m.kind AND c.ids && m.ids AND NOT c.hosts @> n), '{}'))
+            FROM mine m WHERE NOT upper_inf(m.hosts)
+        ), theirs AS (
+            SELECT b.kind, range_agg(r.ids) AS ids FROM taken_block b, unnest(b.ids) AS r(ids) GROUP BY b.kind
+        )
+        SELECT t.kind, t.ids - coalesce((SELECT range_agg(f.ids) FROM free f WHERE f.kind = t.kind), '{}')
+        FROM theirs t;
 END $$;
 
 -- The ids of these names, where the whole fleet has them: which hosts have them, and which only quarantine them.
@@ -445,6 +507,22 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, usernspla
 DECLARE n int := mine(of_host);
 BEGIN
     RETURN QUERY SELECT i.number, i.command, i.actor, i.change, i.files FROM intent i WHERE i.host = n;
+END $$;
+
+-- A host did what it was asked, or says why not: then the wish stays, and its next sync tries again.
+CREATE FUNCTION answer_wish(of_host text, of_name text, why_not text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+DECLARE n int := mine(of_host);
+BEGIN
+    IF why_not <> '' THEN
+        UPDATE wish w SET refused = why_not WHERE w.host = n AND w.name = of_name;
+        RETURN;
+    END IF;
+    DELETE FROM wish w WHERE w.host = n AND w.name = of_name;
+    -- What is left of a wish to have a name that came to nothing.
+    PERFORM drop_holds(n, ARRAY(
+        SELECT h.claim FROM hold h JOIN claim c ON c.id = h.claim
+        WHERE h.host = n AND h.state = 'wanted' AND c.name = of_name));
 END $$;
 
 -- Leases of volumes.
@@ -597,7 +675,9 @@ END $$;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA usernsplan FROM PUBLIC;
 GRANT USAGE ON SCHEMA usernsplan TO usernsplan_host, usernsplan_operator;
 GRANT SELECT ON meta, host, claim, hold, event, content, own, wish, lease TO usernsplan_host, usernsplan_operator;
+-- Whether a host is at work everybody may see, but not the files in it.
+GRANT SELECT (host, number) ON intent TO usernsplan_host, usernsplan_operator;
 GRANT EXECUTE ON FUNCTION is_operator, mine, join_host, begin_run, tell, drop_run, leave, look, taken, named,
-    pending, clashes TO usernsplan_host, usernsplan_operator;
+    pending, clashes, answer_wish TO usernsplan_host, usernsplan_operator;
 GRANT EXECUTE ON FUNCTION take_lease, check_lease, end_lease, give_up_lease, moved_by, leases, forget_left
     TO usernsplan_host, usernsplan_operator;

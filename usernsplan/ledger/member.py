@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidFileError, LedgerError, NotPermittedError
-from usernsplan.host import config, files
+from usernsplan.host import files
 from usernsplan.layout import CONFIG_FILE, FLEET
 from usernsplan.values import NamedTuple
 
@@ -32,14 +32,14 @@ def read(layout: Layout) -> Member | None:
     Raises LedgerError if the host has joined and config.yaml does not say where, or the reverse.
     """
     try:
-        raw = files.read(layout, FLEET)
+        note = noted(layout)
     except NotPermittedError:
         # Then the ledger in the same folder cannot be read either, and says so.
         return None
     url = place(layout)
-    if raw is None and not url:
+    if note is None and not url:
         return None
-    if raw is None:
+    if note is None:
         raise LedgerError(
             f"{layout.path(CONFIG_FILE)} has the key 'ledger', and this host has not joined that fleet",
             hint=f"{layout.inline('ledger join')} joins it; or remove the key",
@@ -50,18 +50,42 @@ def read(layout: Layout) -> Member | None:
             hint="write it there again, such as 'ledger: postgresql://ledger.example/usernsplan'; "
             f"{layout.command('ledger leave --forget')} makes it a host of its own",
         )
-    host, number = _parsed(raw, layout.path(FLEET))
-    return Member(url, host, number)
+    return Member(url, *note)
+
+
+def noted(layout: Layout) -> tuple[str, int] | None:
+    """The name of the host in its fleet, and its number there; None if it has not joined."""
+    raw = files.read(layout, FLEET)
+    return None if raw is None else _parsed(raw, layout.path(FLEET))
 
 
 def place(layout: Layout) -> str:
     """The place of the fleet's ledger in config.yaml; "" if it names none."""
+    try:
+        raw = files.read(layout, CONFIG_FILE, follow=True)
+    except NotPermittedError:
+        # Who cannot read it decides nothing on this host.
+        return ""
     # A host without a fleet does not load YAML for this.
-    raw = files.read(layout, CONFIG_FILE)
     if raw is None or b"ledger" not in raw:
         return ""
+    from usernsplan.host import config  # noqa: PLC0415 - only in a fleet
+
     found = config.load(layout, None)
     return found.ledger if found else ""
+
+
+def has_its_state(layout: Layout) -> LedgerError:
+    """The error for a ledger that would be rebuilt although the fleet's ledger has what it had."""
+    return LedgerError(
+        "this host is in a fleet, whose ledger has the state of this host too",
+        hint=f"{layout.inline('sync')} brings it back",
+    )
+
+
+def remove(layout: Layout) -> None:
+    """Remove the note: the host is in no fleet."""
+    files.remove(layout, FLEET)
 
 
 def write(layout: Layout, host: str, number: int) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import (
@@ -19,6 +18,7 @@ from usernsplan.errors import (
     NotPermittedError,
     RefusedError,
     UnknownNameError,
+    UsernsplanError,
 )
 from usernsplan.escape import line
 
@@ -46,6 +46,8 @@ _SETTINGS: dict[str, Any] = {
 }
 # SQLSTATEs that mean that the server cannot be had now: it stops, is a standby, or has no room for us.
 _AWAY = ("08", "57P", "53300", "25006", "25P03", "57014", "55P03")
+# What libpq takes in a place, and nobody else may read.
+_SECRETS = {"password", "sslpassword", "oauth_client_secret"}
 _NO_DRIVER = (
     "the ledger of the fleet is on PostgreSQL, and psycopg is not installed: {reason}",
     "python3 -m pip install 'usernsplan[postgresql]'",
@@ -56,13 +58,16 @@ class Server:
     """The server at a libpq ``url``, which has no password. Every method raises errors of ours.
 
     LedgerUnreachableError: it gave no answer in time. What was asked may still be done there.
+    LedgerError: its schema has another version than VERSION, unless it may have ``any_version``.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, any_version: bool = False) -> None:
         self._open: psycopg.Connection | None = None
-        # What a commit that no standby confirmed said; the connection fills it.
-        self._unsafe: list[str] = []
-        self.url = checked(url)
+        # A list, because the connection must not refer to us: it ends when nobody does.
+        self._notices: list[psycopg.errors.Diagnostic] = []
+        self._any_version = self._is_known = any_version
+        # Nothing is imported for a command that asks nothing.
+        self.url = url
 
     def __del__(self) -> None:
         """A command opens the ledger at many places; the connection ends with its user."""
@@ -74,22 +79,43 @@ class Server:
             # No prepared statements: a pooler between us and the server may not keep them.
             found = db.execute(statement, values, prepare=False)
             rows = found.fetchall() if found.description else []
-        if self._unsafe:
-            raise LedgerUnreachableError(
-                f"{shown(self.url)}: {self._unsafe[0]}", hint="run the same command again"
-            )
+        if unsafe := self._unconfirmed():
+            raise LedgerUnreachableError(unsafe, hint="run the same command again")
         return rows
 
     def script(self, statements: str) -> None:
-        """Several statements in one transaction."""
-        with self._explained(), self._in_time() as db, db.transaction():
+        """Several statements, all or none of them."""
+        with self._explained(), self._in_time() as db:
             db.execute(statements)
+
+    @contextmanager
+    def together(self, *, keep: bool = True) -> Iterator[None]:
+        """What is asked in the body is one transaction. Without ``keep``, nothing of it stays."""
+        self.rows("BEGIN")
+        try:
+            yield
+        except BaseException:
+            # Without a connection, the server has forgotten it already.
+            if self._open is not None:
+                with suppress(UsernsplanError):
+                    self.rows("ROLLBACK")
+            raise
+        self.rows("COMMIT" if keep else "ROLLBACK")
+
+    def ping(self) -> bool:
+        """Tell whether a server answers, whoever asks."""
+        psycopg = _driver()
+        from psycopg.conninfo import make_conninfo  # noqa: PLC0415 - see the top
+
+        place = make_conninfo(checked(self.url), connect_timeout=_CONNECT)
+        return bool(psycopg.pq.PGconn.ping(place.encode()) == psycopg.pq.Ping.OK)
 
     def close(self) -> None:
         """Close the connection, if there is one."""
         if self._open is not None:
             self._open.close()
             self._open = None
+        self._is_known = self._any_version
 
     @contextmanager
     def _in_time(self) -> Iterator[psycopg.Connection]:
@@ -109,24 +135,39 @@ class Server:
             lost.daemon = True
             lost.start()
             try:
+                self._know_version(db)
                 yield db
             finally:
                 lost.cancel()
                 lost.join()
 
+    def _know_version(self, db: psycopg.Connection) -> None:
+        """Ask once for each connection which version the schema has: another may mean other things."""
+        if self._is_known:
+            return
+        [[version]] = db.execute("SELECT version FROM usernsplan.meta").fetchall()
+        if version != VERSION:
+            raise other_version(self.url, version)
+        self._is_known = True
+
     def _connected(self) -> psycopg.Connection:
         if self._open is not None and not self._open.closed:
             return self._open
         psycopg = _driver()
-        self._open = psycopg.connect(self.url, autocommit=True, **_SETTINGS)
-        # Not a method of ours: the connection would keep us alive, and we it, past the last user.
-        self._open.add_notice_handler(partial(_noticed, self._unsafe))
+        self._open = psycopg.connect(checked(self.url), autocommit=True, **_SETTINGS)
+        self._open.add_notice_handler(self._notices.append)
         return self._open
+
+    def _unconfirmed(self) -> str:
+        """A commit that no standby confirmed is not durable, although the server says it is done."""
+        texts = (n.message_primary or "" for n in self._notices if n.sqlstate == "01000")
+        found = next((text for text in texts if "replication" in text), "")
+        return f"{shown(self.url)}: {found}" if found else ""
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
         psycopg = _driver()
-        self._unsafe.clear()
+        self._notices.clear()
         try:
             yield
         except psycopg.Error as error:
@@ -178,14 +219,13 @@ _OF_STATE: dict[str, Callable[[str], Exception]] = {
         text,
         hint="'usernsplan ledger status' shows the hosts; 'usernsplan volumes --fleet' their runs",
     ),
-    "UP008": lambda text: RefusedError(
-        text, hint="finish or undo it first: 'usernsplan volumes --fleet' shows it"
-    ),
+    "UP010": lambda text: RefusedError(text, hint="run it again when that has ended"),
     "23505": lambda text: LedgerError(
         text, hint="a run of this host is at work, or was interrupted; the next one completes it"
     ),
     "42501": lambda text: NotPermittedError(
-        text, hint="use the role of this host, or an operator's"
+        text,
+        hint="use the role of this host, which is a member of usernsplan_host, or an operator's",
     ),
     "3F000": lambda text: LedgerError(
         text, hint="make the ledger first: usernsplan ledger init URL"
@@ -208,38 +248,58 @@ def _driver() -> Any:  # noqa: ANN401 - the module psycopg
     return psycopg
 
 
+def other_version(url: str, version: int) -> LedgerError:
+    """The error for a schema of another version than ours."""
+    remedy = (
+        "install the newer usernsplan on this host"
+        if version > VERSION
+        else "bring it up to date, as the role that owns it: usernsplan ledger init URL"
+    )
+    return LedgerError(
+        f"{shown(url)}: the ledger has version {version}, and this usernsplan knows {VERSION}",
+        hint=remedy,
+    )
+
+
 def checked(url: str) -> str:
     """The place of a fleet's ledger. Raises InvalidValueError if it has a password, or is none.
 
-    A password would be in argv, in the history and in config.yaml.
+    A password would be in argv, in the history and in config.yaml. No message repeats a place that
+    libpq cannot read: a part of it may be one.
     """
     try:
         from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415 - see the top
     except ImportError:
-        found: dict[str, Any] = {}
+        has_password, is_place = may_have_password(url), True
     else:
         try:
-            found = conninfo_to_dict(url)
-        except _driver().Error as error:
-            raise InvalidValueError(
-                f"{shown(url)} is not the place of a ledger: {line(' '.join(str(error).split()))}",
-                hint="such as postgresql://ledger.example/usernsplan, or service=usernsplan",
-            ) from error
-    if "password" in found or not url.strip():
+            has_password, is_place = not _SECRETS.isdisjoint(conninfo_to_dict(url)), True
+        except _driver().Error:
+            has_password, is_place = may_have_password(url), False
+    if has_password:
         raise InvalidValueError(
             "the place of a ledger has no password in it",
             hint="put it into a password file or a service file: "
             "https://www.postgresql.org/docs/current/libpq-pgpass.html",
         )
+    if not (is_place and url.strip() and url.isprintable()):
+        raise InvalidValueError(
+            "libpq cannot read this place of a ledger",
+            hint="such as postgresql://ledger.example/usernsplan, or service=usernsplan",
+        )
     return url
 
 
-def shown(url: str) -> str:
-    """A place for messages, without what may be a password."""
+def may_have_password(url: str) -> bool:
+    """Tell whether there may be a password in a text that libpq cannot read. Pure."""
     import re  # noqa: PLC0415 - only in a fleet
 
-    hidden = re.sub(r"(//[^/@:]*):[^@]*@", r"\1@", url)
-    return line(re.sub(r"(password=)('[^']*'|\S+)", r"\1…", hidden))
+    return bool(re.search(r"(password|secret)\s*=|%|:[^/]*@|//[^/@]*:.*@", url, re.IGNORECASE))
+
+
+def shown(url: str) -> str:
+    """A place for messages. One that may have a password, which ``checked`` refuses, is not shown."""
+    return "the place in config.yaml" if may_have_password(url) else line(url)
 
 
 def arrays(rows: Sequence[Sequence[object]], width: int) -> list[list[object]]:

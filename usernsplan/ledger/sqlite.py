@@ -126,6 +126,10 @@ class SqliteLedger:
         """The state, which is all that a decision needs on a host of its own."""
         return self.state()
 
+    def away(self) -> None:
+        """Nothing: a host of its own has no other place."""
+        return
+
     def agree(self) -> tuple[str, ...]:
         """Nothing: there is no other place."""
         return ()

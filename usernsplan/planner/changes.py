@@ -54,6 +54,7 @@ def lines(change: LedgerChange, before: LedgerState, accounts: Accounts) -> Iter
         yield from _map_lines(was.get(a.name), a)
         yield from _pass_lines(was.get(a.name), a, accounts)
         yield from _policy_lines(was.get(a.name), a)
+        yield from _local_lines(was.get(a.name), a)
 
 
 def of_volumes(change: LedgerChange) -> Iterator[str]:
@@ -77,6 +78,13 @@ def _policy_lines(was: Allocation | None, now: Allocation) -> Iterator[str]:
     """What a container may do from now on, where that changes."""
     if now.policy != (was.policy if was else None):
         yield f"policy of {now.name}: {shell(*flags(now.policy)) if now.policy else 'none'}"
+
+
+def _local_lines(was: Allocation | None, now: Allocation) -> Iterator[str]:
+    """Whether other hosts of the fleet may have these ids under other names, where that changes."""
+    if was and was.local != now.local:
+        whose = "this host's alone" if now.local else "the same on all hosts"
+        yield f"the ids of {now.name} are {whose}"
 
 
 def _map_lines(was: Allocation | None, now: Allocation) -> Iterator[str]:

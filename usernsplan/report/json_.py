@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 2
 # The margin of what is in a list of a document.
 _OF_ITEMS = "\n    "
+# What every document has besides, while it is printed.
+_BESIDES: dict[str, Any] = {}
 # About as many characters of a long document are printed with one call.
 _AT_A_TIME = 1 << 16
 
@@ -423,9 +426,20 @@ def streamed(kind: str, **fields: Any) -> Iterator[str]:
     yield held
 
 
+@contextmanager
+def besides(**fields: Any) -> Iterator[None]:
+    """Give these fields to each document that is made meanwhile, whatever its kind is."""
+    _BESIDES.update(fields)
+    try:
+        yield
+    finally:
+        _BESIDES.clear()
+
+
 def _pieces(kind: str, fields: dict[str, Any]) -> Iterator[str]:
     mark = "{"
-    for key, value in {"format_version": FORMAT_VERSION, "kind": kind, **fields}.items():
+    envelope = {"format_version": FORMAT_VERSION, "kind": kind, **_BESIDES}
+    for key, value in {**envelope, **fields}.items():
         yield f"{mark}\n  {_quoted(key)}: "
         if isinstance(value, Iterator):
             yield from _items(value)

@@ -73,15 +73,9 @@ Zoom with the wheel or + and -; move by dragging or with the arrow keys; click a
 
 
 def _figures(space: Space) -> Iterator[str]:
-    rows = (
-        scale.figures(space.capacity)
-        if space.capacity
-        else [("pool", f"none: {shown_path(space.problem)}")]
-    )
     yield '<section aria-labelledby="h-figures"><h2 id="h-figures">What is left</h2>\n<dl>'
-    rows += [("useradd", scale.useradd_words(space.useradd))]
-    rows += [("not seen", shown_path(note)) for note in space.unseen]
-    for name, words in rows:
+    unseen = (("not seen", shown_path(note)) for note in space.unseen)
+    for name, words in (*scale.left(space), *unseen):
         yield f"<div><dt>{_esc(name)}</dt><dd>{_esc(words)}</dd></div>"
     yield "</dl></section>\n"
 

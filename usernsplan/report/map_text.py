@@ -248,12 +248,7 @@ def _clashes(space: Space, style: Style) -> Iterator[str]:
 
 
 def _left(space: Space, style: Style) -> Iterator[str]:
-    rows = (
-        scale.figures(space.capacity)
-        if space.capacity
-        else [("pool", f"none: {shown_path(space.problem)}")]
-    )
-    for name, words in (*rows, ("useradd", scale.useradd_words(space.useradd))):
+    for name, words in scale.left(space):
         yield from _wrapped(f"{name:<12} {words}", style, 13)
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from usernsplan.escape import shown_path
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 from usernsplan.mapping import KINDS
 from usernsplan.planner import outer
@@ -288,6 +289,16 @@ def _called(segment: Segment) -> str:
     if segment.origin in _SELF_NAMED:
         return segment.label
     return f"{NAMES[segment.origin]} '{segment.label}'"
+
+
+def left(space: Space) -> list[tuple[str, str]]:
+    """What is left: the figures of the pool, or why there is none, and what useradd has."""
+    rows = (
+        figures(space.capacity)
+        if space.capacity
+        else [("pool", f"none: {shown_path(space.problem)}")]
+    )
+    return [*rows, *([] if space.is_of_fleet else [("useradd", useradd_words(space.useradd))])]
 
 
 def figures(capacity: Capacity) -> list[tuple[str, str]]:

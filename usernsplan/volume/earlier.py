@@ -46,12 +46,13 @@ def find(
     Raises LockBusyError or RefusedError if an earlier run is in the way.
     """
     every = journal.runs(layout, new) if among is None else among
-    runs = [run for run in every if run.overlaps(new)]
+    near = [run for run in every if run.overlaps(new)]
+    half = {CHANGING, UNDOING}
+    at_rest = (journal.at_rest(layout, run) if run.state in half else run for run in near)
+    runs = [run for run in at_rest if run]
     for run in runs:
-        if run.state not in {CHANGING, UNDOING}:
+        if run.state not in half:
             continue
-        if journal.is_at_work(layout, run):
-            raise journal.busy(run.run)
         if run.state == CHANGING and run.same_work(new):
             # Older versions did not record every failure; such a run can only be undone.
             journal.refuse_half_known(layout, run)

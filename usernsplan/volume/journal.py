@@ -212,10 +212,11 @@ def begin(
     with _lock(layout):
         every = runs(layout, state)
         for other in every:
-            at_work = is_at_work(layout, other)
-            if at_work and other.overlaps(state):
-                raise busy(other.run)
-            if other.state == LOOKING and not at_work:
+            if other.overlaps(state):
+                now = at_rest(layout, other)
+            else:
+                now = other if is_at_work(layout, other) else _state(layout, other.run)
+            if now and now.state == LOOKING and not is_at_work(layout, now):
                 # It was killed before it changed anything, so nobody needs it.
                 _forget(layout, f"{RUNS}/{other.run}")
         check(every)
@@ -248,9 +249,8 @@ def resume(layout: Layout, state: RunState) -> Journal:
         for other in runs(layout, state):
             if other.run == state.run or not other.overlaps(state):
                 continue
-            if is_at_work(layout, other):
-                raise busy(other.run)
-            if other.state in {CHANGING, UNDOING}:
+            now = at_rest(layout, other)
+            if now and now.state in {CHANGING, UNDOING}:
                 undo = layout.command(f"undo {shell(other.run)}")
                 raise RefusedError(
                     f"run {other.run} on the same volume is unfinished",
@@ -271,6 +271,17 @@ def resume(layout: Layout, state: RunState) -> Journal:
 def is_at_work(layout: Layout, state: RunState) -> bool:
     """Tell whether a process still holds the run's lock. Nothing is written for that."""
     return read_runs.is_at_work(layout, state.run)
+
+
+def at_rest(layout: Layout, state: RunState) -> RunState | None:
+    """The run as it is while no process is at work on it; None if its journal is gone.
+
+    Raises LockBusyError while a process is at work on it.
+    """
+    if is_at_work(layout, state):
+        raise busy(state.run)
+    # It may have ended since its state was read, and before its lock was looked at.
+    return _state(layout, state.run)
 
 
 def refuse_half_known(layout: Layout, state: RunState) -> None:

@@ -19,7 +19,8 @@ def sentences(status: Status, allocation: Allocation, layout: Layout) -> tuple[S
     """The difference between what a process has and what its policy gives it, and what closes it."""
     if allocation.policy is None:
         return ()
-    found = tuple(beyond(status, effective(allocation.policy)))
+    root = allocation.mapping.uids.to_host(0)
+    found = tuple(beyond(status, effective(allocation.policy), root))
     whose = f"the policy of '{allocation.name}'"
     if not found:
         text = f"it has no more than {whose} gives it, as far as that can be seen"

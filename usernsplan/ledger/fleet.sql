@@ -542,36 +542,38 @@ RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
             starts_with(inside || '/', inside2 || '/') OR starts_with(inside2 || '/', inside || '/'))))
 $$;
 
--- A run is about to work on volumes, or goes on. One row: its token; or, without a token, who keeps it away. A lease
--- never ends by time: a host that lost its connection may still be at work.
+-- A run is about to work on volumes, or goes on. One row: its token; or, without a token, who keeps it away. No row:
+-- it has no volume. A run that goes on keeps those that it does not reach now. A lease never ends by time: a host that
+-- lost its connection may still be at work.
 CREATE FUNCTION take_lease(of_host text, of_run text, of_container text, of_method text, of_work text,
     systems text[], insides text[], inodes text[], paths text[])
 RETURNS TABLE (token bigint, host text, run text, path text, since text, outcome text, role text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
-DECLARE n int := mine(of_host); next bigint; began timestamptz; was_changing boolean;
+DECLARE n int := mine(of_host); next bigint;
 BEGIN
     PERFORM pg_advisory_xact_lock(7305093, 2);
     RETURN QUERY SELECT NULL::bigint, o.name, l.run, l.path, in_utc(l.since), l.outcome, l.role::text
-        FROM lease l JOIN host o ON o.number = l.host,
-            unnest(systems, insides, inodes) AS a(system, inside, inode)
-        WHERE volumes_meet(l.system, l.inside, l.inode, a.system, a.inside, a.inode)
-        AND ((l.ended IS NULL AND NOT (l.host = n AND l.run = of_run))
+        FROM lease l JOIN host o ON o.number = l.host
+        WHERE CASE WHEN l.host = n AND l.run = of_run
             -- What was given up may have been changed by others since: its journal counts no more.
-            OR (l.outcome = 'given up' AND l.host = n AND l.run = of_run))
+            THEN l.outcome = 'given up'
+            ELSE l.ended IS NULL AND EXISTS (
+                SELECT FROM unnest(systems, insides, inodes) AS a(system, inside, inode)
+                WHERE volumes_meet(l.system, l.inside, l.inode, a.system, a.inside, a.inode)) END
         ORDER BY l.token LIMIT 1;
     IF FOUND THEN
         RETURN;
     END IF;
 
-    SELECT min(l.since), bool_or(l.changing) INTO began, was_changing
-        FROM lease l WHERE l.host = n AND l.run = of_run AND l.ended IS NULL;
-    DELETE FROM lease l WHERE l.host = n AND l.run = of_run AND l.ended IS NULL;
     next := nextval('lease_token');
-    INSERT INTO lease (token, host, system, inside, inode, path, container, run, method, work, since, changing)
+    UPDATE lease l SET token = next WHERE l.host = n AND l.run = of_run AND l.ended IS NULL;
+    INSERT INTO lease (token, host, system, inside, inode, path, container, run, method, work)
         SELECT DISTINCT ON (a.system, a.inside) next, n, a.system, a.inside, a.inode, a.path, of_container, of_run,
-            of_method, of_work, coalesce(began, now()), coalesce(was_changing, false)
-        FROM unnest(systems, insides, inodes, paths) AS a(system, inside, inode, path);
-    RETURN QUERY SELECT next, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text;
+            of_method, of_work
+        FROM unnest(systems, insides, inodes, paths) AS a(system, inside, inode, path)
+        ON CONFLICT DO NOTHING;
+    RETURN QUERY SELECT DISTINCT next, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text
+        FROM lease l WHERE l.token = next;
 END $$;
 
 -- Before a run changes something: whether it still has its lease. UP006: it was ended.

@@ -933,8 +933,21 @@ volumes and the folders of --scan.
     a$ usernsplan release --forget web --scan /srv      web is quarantined on b, too
     b$ usernsplan release --forget web --scan /srv      now any host may get the range
 
-A host that left the fleet while it had quarantined ranges keeps them from others, as "NAME, left
-NUMBER".""",
+A host that left the fleet is one of them, as "NAME, left NUMBER": see USN196.""",
+    ),
+    Story(
+        "USN196",
+        "info",
+        "The fleet keeps the ids of a host that left",
+        """\
+Files on storage that hosts share may carry ids of a host that left the fleet, and it cannot be
+asked any more. So its ids stay quarantined, under the name "NAME, left NUMBER", which 'whois
+--fleet' shows. If the machine joins again, it has them as before. An operator who knows that no
+file carries them any more ends it on any host of the fleet:
+
+    release --forget web --of 'a, left 1'
+
+It does not look for files: 'find-owned' does, on the hosts that see the storage.""",
     ),
 )
 ADVICE: dict[str, Story] = {story.code: story for story in _STORIES}

@@ -6,6 +6,7 @@ because only another host could tell which of them are shared.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import RefusedError, UsernsplanError
@@ -15,8 +16,9 @@ from usernsplan.values import NamedTuple
 from usernsplan.volume.state import CHOWN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator, Sequence
 
+    from usernsplan.host.identity import Identity
     from usernsplan.layout import Layout
     from usernsplan.ledger.leases import Asked, Leases
     from usernsplan.volume.state import RunState
@@ -95,35 +97,41 @@ def settled(layout: Layout) -> Leases | None:
     return leases
 
 
-def take(leases: Leases | None, state: RunState, volumes: Iterable[OpenVolume]) -> Held:
+def take(
+    leases: Leases | None, layout: Layout, state: RunState, volumes: Sequence[OpenVolume]
+) -> Held:
     """Keep the other hosts of the fleet from the volumes of a run, until it has come to its end.
 
-    Raises RefusedError if one is at work there, and LedgerUnreachableError.
+    ``volumes`` are those that are open, or none at all: to undo a mount needs none of them.
+    Raises RefusedError if another host is at work there, and LedgerUnreachableError.
     """
     if leases is None:
         return FREE
     from usernsplan.ledger.leases import Asked  # noqa: PLC0415 - only in a fleet
 
-    named = zip(state.volumes, volumes, strict=True)
     asked = Asked(
         state.run,
         state.container or "",
         state.method,
         _work(state),
-        tuple(
-            (noted.path, identity)
-            for noted, volume in named
-            if volume.top >= 0
-            for identity in _identities(volume)
-        ),
+        tuple(_identified(layout, state, volumes)),
     )
-    return Held(leases, leases.take(asked), asked)
+    token = leases.take(asked)
+    return Held(leases, token, asked) if token else FREE
 
 
-def _identities(volume: OpenVolume) -> Iterable[tuple[str, str, str]]:
+def _identified(
+    layout: Layout, state: RunState, volumes: Sequence[OpenVolume]
+) -> Iterator[tuple[str, Identity]]:
+    """The volumes of a run that are there: their names, and what other hosts know them by."""
     from usernsplan.host.identity import identities  # noqa: PLC0415 - only in a fleet
 
-    return identities(volume.named, cross_mounts=volume.cross_mounts)
+    for number, noted in enumerate(state.volumes):
+        place = volumes[number].named if volumes else layout.place(noted.path)
+        is_there = volumes[number].top >= 0 if volumes else os.path.lexists(place)
+        if is_there:
+            for one in identities(place, cross_mounts=state.cross_mounts):
+                yield noted.path, one
 
 
 def _work(state: RunState) -> str:

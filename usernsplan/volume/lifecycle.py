@@ -124,7 +124,7 @@ def preview_undo(job: Job, state: RunState, *, also_changed: bool) -> None:
 @contextmanager
 def _leased(job: Job, log: journal.Journal, leases: Leases | None) -> Iterator[None]:
     """Keep the other hosts of a fleet away. If the run does not come to its end, they stay away."""
-    job.lease = leasing.take(leases, log.state, job.volumes)
+    job.lease = leasing.take(leases, job.layout, log.state, job.volumes)
     try:
         yield
     finally:

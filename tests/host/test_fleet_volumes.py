@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from tests.command import here, needs_root
+from tests.each import each
 from usernsplan import joining
 from usernsplan.errors import LedgerUnreachableError
+from usernsplan.host import identity
 from usernsplan.host.files import layout_at
+from usernsplan.host.mounts import LOCAL, OVERLAYS
 from usernsplan.ledger.leases import Leases
 from usernsplan.volume.chown import Chown
 
@@ -60,7 +63,9 @@ class Two(NamedTuple):
 
 
 @pytest.fixture
-def two(fleet: FleetOfRoots, tmp_path: Path) -> Iterator[Two]:
+def two(fleet: FleetOfRoots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Two]:
+    # The folder is on a file system of this machine, and stands for one on a server.
+    monkeypatch.setattr(identity, "_OWN", frozenset())
     a, b = fleet.host("a"), fleet.host("b")
     shared = tmp_path / "shared"
     for name in ("web/in", "other"):
@@ -126,12 +131,31 @@ def test_a_run_that_was_killed_keeps_other_hosts_away_until_its_host_finishes_it
     two.on_b(f"{FIX_B} --dry-run")
 
     assert two.open() == [("a", "/srv/web")]
+    # Only the server knows whether the run still has its lease.
+    config, good = without_server(two)
+    two.on_a(FIX_A, 10)
+    two.on_a("undo --last", 10)
+    assert two.owners() == half | {"other": FIRST, "other/file": FIRST}
+    config.write_text(good)
     two.on_a(FIX_A)
     assert two.open() == []
     assert {*two.owners().values()} == {FIRST}
     assert "already right 3" in two.on_b(FIX_B)
 
 
+@pytest.mark.slow
+def test_what_one_machine_has_for_itself_is_asked_of_nobody(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed(two, monkeypatch)
+    monkeypatch.setattr(identity, "_OWN", LOCAL | OVERLAYS)
+    # A cloned machine has another folder under the same names and numbers.
+    two.on_b(FIX_B)
+    two.on_b("fix-volume /mnt/nas/other --container web --mode shift")
+    assert [(one["host"], one["path"]) for one in two.leases()] == [("a", "/srv/web")]
+
+
+@pytest.mark.slow
 def test_it_keeps_them_away_until_its_host_has_undone_it(
     two: Two, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +169,7 @@ def test_it_keeps_them_away_until_its_host_has_undone_it(
     assert two.owners()["web"] == FIRST
 
 
+@pytest.mark.slow
 def test_a_moved_folder_is_the_same_volume(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     killed(two, monkeypatch)
     (two.shared / "web").rename(two.shared / "moved")
@@ -154,6 +179,7 @@ def test_a_moved_folder_is_the_same_volume(two: Two, monkeypatch: pytest.MonkeyP
     two.on_b(FIX_B)
 
 
+@pytest.mark.slow
 def test_which_host_fixed_which_volume_by_which_run_stays_known(two: Two) -> None:
     two.on_a(FIX_A)
     two.on_b("fix-volume /mnt/nas/other --container web --mode shift")
@@ -175,7 +201,18 @@ def test_which_host_fixed_which_volume_by_which_run_stays_known(two: Two) -> Non
     assert (len(again), again[1]["run"] != found[1]["run"]) == (2, True)
 
 
-def test_without_the_server_nothing_is_changed_and_what_only_reads_goes_on(two: Two) -> None:
+def without_server(two: Two) -> tuple[Path, str]:
+    """Let a's config.yaml name a place where nobody answers; returns it, with what it said."""
+    config = two.a / "etc/usernsplan/config.yaml"
+    good = config.read_text()
+    config.write_text('ledger: "host=127.0.0.1 port=1 dbname=nowhere"\n')
+    return config, good
+
+
+@pytest.mark.slow
+def test_without_the_server_nothing_is_changed_and_what_only_reads_goes_on(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
     two.on_a(FIX_A)
     two.on_a("fix-volume /srv/other --container web --mode shift")
     (two.shared / "new").mkdir()
@@ -186,10 +223,7 @@ def test_without_the_server_nothing_is_changed_and_what_only_reads_goes_on(two: 
         return {str(p): p.read_bytes() for p in state.rglob("*.json")}
 
     files = kept()
-    config = two.a / "etc/usernsplan/config.yaml"
-    good = config.read_text()
-    config.write_text('ledger: "host=127.0.0.1 port=1 dbname=nowhere"\n')
-    (two.shared / "web/in/file").touch()
+    config, good = without_server(two)
     for words in (
         "fix-volume /srv/web --container web --mode own",
         "mount-volume /srv/new --container web --mode shift",
@@ -207,7 +241,10 @@ def test_without_the_server_nothing_is_changed_and_what_only_reads_goes_on(two: 
         "history --prune-runs --older-than 0h --dry-run",
     ):
         two.on_a(words)
-    assert two.owners() == before | {"web/in/file": before["web/in/file"]}
+    # What it has for itself, it would have to record.
+    monkeypatch.setattr(identity, "_OWN", LOCAL | OVERLAYS)
+    two.on_a("fix-volume /srv/new --container web --mode shift", 10)
+    assert two.owners() == before
     config.write_text(good)
     two.on_a("undo --last")
     two.on_a("history --prune-runs --older-than 0h")
@@ -224,9 +261,9 @@ def test_a_run_whose_lease_was_ended_stops_before_it_changes_more(
         )
         return real(self, *rest)
 
-    monkeypatch.setattr(Chown, "_with_tops", taken_away)
-    assert "was ended; it stops where it is" in two.on_a(FIX_A, 9)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(Chown, "_with_tops", taken_away)
+        assert "was ended; it stops where it is" in two.on_a(FIX_A, 9)
     assert two.owners()["web"] == 0
     # Others may have changed the volume since, so its journal is worth nothing.
     half = two.owners()
@@ -239,6 +276,7 @@ def test_a_run_whose_lease_was_ended_stops_before_it_changes_more(
     assert two.owners()["web"] == FIRST
 
 
+@pytest.mark.slow
 def test_an_end_that_could_not_be_told_is_told_by_the_next_command(
     two: Two, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,6 +296,7 @@ def test_an_end_that_could_not_be_told_is_told_by_the_next_command(
     two.on_b(FIX_B)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_while_it_looked_keeps_nobody_away_for_long(
     two: Two, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,6 +323,7 @@ def test_a_run_that_was_killed_while_it_looked_keeps_nobody_away_for_long(
 OVERLAP = "--uid-map 0:100:1000 --gid-map 0:100:1000 --mode shift"
 
 
+@pytest.mark.slow
 def test_ids_that_one_host_moved_by_a_map_that_overlaps_itself_are_not_moved_by_another(
     two: Two,
 ) -> None:
@@ -298,6 +338,7 @@ def test_ids_that_one_host_moved_by_a_map_that_overlaps_itself_are_not_moved_by_
     assert "already did this" in two.on_b(f"fix-volume /mnt/nas/web {OVERLAP}")
 
 
+@pytest.mark.slow
 def test_an_operator_ends_the_lease_of_a_host_that_is_gone(
     two: Two, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,6 +356,7 @@ def test_an_operator_ends_the_lease_of_a_host_that_is_gone(
     assert {two.owners()[name] for name in ("web", "web/in", "web/in/file")} == {FIRST}
 
 
+@pytest.mark.slow
 def test_a_host_changes_no_lease_but_its_own(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     import psycopg  # noqa: PLC0415 - may be missing
 
@@ -335,6 +377,7 @@ def test_a_host_changes_no_lease_but_its_own(two: Two, monkeypatch: pytest.Monke
     assert two.open() == [("a", "/srv/web")]
 
 
+@pytest.mark.slow
 def test_a_mount_keeps_others_away_while_it_is_made(two: Two) -> None:
     two.shared.chmod(0o700)
     for folder in (two.a / "srv", two.shared):
@@ -348,7 +391,7 @@ def test_a_mount_keeps_others_away_while_it_is_made(two: Two) -> None:
     assert [o["outcome"] for o in two.leases()] == ["undone"]
 
 
-@pytest.mark.parametrize(
+@each(
     ("one", "other", "expected"),
     [
         (("s", "/a", "1"), ("s", "/a", "1"), True),
@@ -401,6 +444,7 @@ def test_a_range_is_given_out_again_when_each_host_that_had_it_has_forgotten_it(
     assert not taken_on(c)
 
 
+@pytest.mark.slow
 def test_two_that_only_quarantine_it(two: Two) -> None:
     two.on_a("release web")
     two.on_b("release web")
@@ -411,6 +455,7 @@ def test_two_that_only_quarantine_it(two: Two) -> None:
     assert (two.a / "etc/subuid").read_text() == f"usernsplan-web:{FIRST}:65536\n"
 
 
+@pytest.mark.slow
 def test_what_a_host_had_that_left_is_not_given_out(two: Two) -> None:
     two.on_b("release web")
     two.on_a("release web")
@@ -434,6 +479,7 @@ def test_what_a_host_had_that_left_is_not_given_out(two: Two) -> None:
     assert not taken_on(two.a)
 
 
+@pytest.mark.slow
 def test_an_operator_says_that_no_file_of_a_host_that_left_carries_ids(two: Two) -> None:
     two.on_a("release web")
     two.on_a("release --forget web")
@@ -452,6 +498,7 @@ def test_an_operator_says_that_no_file_of_a_host_that_left_carries_ids(two: Two)
     assert not taken_on(two.a)
 
 
+@pytest.mark.slow
 def test_no_host_leaves_in_the_middle_of_a_run(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     import psycopg  # noqa: PLC0415 - may be missing
 

@@ -1,8 +1,8 @@
 """Which volume a path leads to, so that two hosts that share it say the same of it.
 
 Neither the path nor the device number would do: each host mounts where it likes. Which file system it
-is comes from the file system, or for one on a server from its name there; where in it, from the
-kernel, through bind mounts too.
+is comes from its name on the server, or from the file system itself; where in it, from the kernel,
+through bind mounts too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import of_place
-from usernsplan.host.mounts import MountPoint, all_mounts, mount_of
+from usernsplan.host.mounts import LOCAL, OVERLAYS, MountPoint, all_mounts, mount_of
 from usernsplan.layout import lies_in
 from usernsplan.patterns import pattern
 from usernsplan.values import NamedTuple
@@ -22,11 +22,13 @@ from usernsplan.values import NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# What a machine has for itself. On cloned machines these look alike, and are not the same.
+_OWN = LOCAL | OVERLAYS
 # File systems of a server, which all hosts know by the name of the server and a path there.
-# ocfs2 and gfs2 are on a disk that hosts share; these have a number as any other on a disk.
+# ocfs2, gfs2 and what nobody knows tell their own number.
 _OF_SERVER = pattern(
-    "9p|afs|beegfs|ceph|cifs|coda|fuse[.](?!fuse-overlayfs).*|glusterfs|lustre|ncpfs|nfs4?|orangefs|"
-    "pvfs2|smb3|smbfs|virtiofs"
+    "9p|afs|beegfs|ceph|cifs|coda|fuse[.].*|glusterfs|lustre|ncpfs|nfs4?|orangefs|pvfs2|smb3|smbfs|"
+    "virtiofs"
 )
 # Names of one protocol.
 _ALIKE = {"nfs4": "nfs", "smb3": "cifs", "smbfs": "cifs", "fuse.glusterfs": "glusterfs"}
@@ -35,8 +37,6 @@ _PLACE = pattern(r"(?:(?P<host>.*[:=])|//(?P<share>[^/]+))(?P<path>/.*)")
 # linux/fs.h since Linux 6.9: struct fsuuid2 with its length, and 16 bytes.
 _GETFSUUID, _UUID = 0x80111500, 17
 _BY_UUID = "/dev/disk/by-uuid"
-_BOOT = "/proc/sys/kernel/random/boot_id"
-_WORD = 0xFFFFFFFF
 
 
 class Identity(NamedTuple):
@@ -51,8 +51,8 @@ class Identity(NamedTuple):
     inode: str = ""
 
 
-def identities(path: str, *, cross_mounts: bool) -> tuple[Identity, ...]:
-    """What a real path leads to, and with ``cross_mounts`` all that is mounted below it.
+def shared(path: str, *, cross_mounts: bool) -> tuple[Identity, ...]:
+    """What other hosts may share of a real path; with ``cross_mounts``, of all that is mounted below it too.
 
     A path on a server may have two readings; then both are here. Raises UsernsplanError.
     """
@@ -61,22 +61,27 @@ def identities(path: str, *, cross_mounts: bool) -> tuple[Identity, ...]:
     found: list[Identity] = []
     for one in dict.fromkeys((path, *inner)):
         with of_place(one):
-            found += _of(one, mount_of(one, mounts))
+            mount = mount_of(one, mounts)
+            if mount.kind not in _OWN:
+                found += _of(one, mount)
     return tuple(dict.fromkeys(found))
 
 
 def _of(path: str, mount: MountPoint) -> Iterator[Identity]:
     below = path[len(mount.point.rstrip("/")) :]
-    inside = (mount.root.rstrip("/") + below).rstrip("/")
     if _OF_SERVER.fullmatch(mount.kind):
         system, top = of_server(mount)
-        for one in dict.fromkeys(_inside(top, mount.root, below)):
-            yield Identity(_text(system), _text(one))
+        for inside in dict.fromkeys(_inside(top, mount.root, below)):
+            yield Identity(_text(system), _text(inside))
         return
+    inside = (mount.root.rstrip("/") + below).rstrip("/")
     seen, number = os.lstat(path), os.statvfs(path).f_fsid
-    # An overlay may number a folder anew whenever it is mounted.
-    inode = "" if "overlay" in mount.kind else f"{number:x}.{seen.st_ino:x}"
-    yield Identity(_text(_on_disk(path, mount, seen, number)), _text(inside), inode)
+    if number in {0, _as_number(seen.st_dev)}:
+        # It says nothing, or the number of the device, which is another one on each host.
+        name = _uuid(path, seen.st_mode) or _uuid_of(seen.st_dev) or mount.source
+    else:
+        name = f"{number:x}"
+    yield Identity(_text(f"{mount.kind} {name}"), _text(inside), f"{name}.{seen.st_ino:x}")
 
 
 def of_server(mount: MountPoint) -> tuple[str, str]:
@@ -106,22 +111,6 @@ def _inside(top: str, root: str, below: str) -> Iterator[str]:
     yield (top + root + below).rstrip("/")
     if root and top.endswith(root):
         yield (top + below).rstrip("/")
-
-
-def _on_disk(path: str, mount: MountPoint, seen: os.stat_result, number: int) -> str:
-    """Which file system of this machine, or of a disk that several share, it is."""
-    if mount.kind == "btrfs":
-        # The second half tells subvolumes apart, and the path goes through them.
-        return f"btrfs {number & _WORD:x}"
-    upper = mount.fs_option("upperdir")
-    if number not in {0, _as_number(seen.st_dev)}:
-        return f"{mount.kind} {number:x}{upper and f' {upper}'}"
-    # It says nothing, or the number of the device, which is another one on each host.
-    if uuid := _uuid(path, seen.st_mode) or _uuid_of(seen.st_dev):
-        return f"{mount.kind} {uuid}"
-    with open(_BOOT, encoding="ascii") as file:
-        boot = file.read().strip()
-    return f"{mount.kind} {seen.st_dev:x} of {boot}{upper and f' {upper}'}"
 
 
 def _as_number(device: int) -> int:

@@ -24,6 +24,9 @@ _OF_NETWORK = pattern(
     "9p|afs|autofs|ceph|cifs|coda|davfs|fuse([.].*)?|gfs2?|glusterfs|lustre|ncp|ncpfs|nfs4?|ocfs2|"
     "orangefs|pvfs2|smb3|smbfs|sshfs"
 )
+OVERLAYS = frozenset({"overlay", "fuse.fuse-overlayfs"})
+# File systems of this machine, which store every owner and use this machine's clock.
+LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "f2fs"})
 _LAYERS = ("lowerdir", "lowerdir+", "upperdir")
 
 

@@ -542,9 +542,9 @@ RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
             starts_with(inside || '/', inside2 || '/') OR starts_with(inside2 || '/', inside || '/'))))
 $$;
 
--- A run is about to work on volumes, or goes on. One row: its token; or, without a token, who keeps it away. No row:
--- it has no volume. A run that goes on keeps those that it does not reach now. A lease never ends by time: a host that
--- lost its connection may still be at work.
+-- A run is about to work on volumes, or goes on. One row: its token; or, without a token, who keeps it away. A run
+-- that goes on keeps the volumes that it does not reach now. A lease never ends by time: a host that lost its
+-- connection may still be at work.
 CREATE FUNCTION take_lease(of_host text, of_run text, of_container text, of_method text, of_work text,
     systems text[], insides text[], inodes text[], paths text[])
 RETURNS TABLE (token bigint, host text, run text, path text, since text, outcome text, role text)
@@ -572,8 +572,7 @@ BEGIN
             of_method, of_work
         FROM unnest(systems, insides, inodes, paths) AS a(system, inside, inode, path)
         ON CONFLICT DO NOTHING;
-    RETURN QUERY SELECT DISTINCT next, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text
-        FROM lease l WHERE l.token = next;
+    RETURN QUERY SELECT next, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text;
 END $$;
 
 -- Before a run changes something: whether it still has its lease. UP006: it was ended.

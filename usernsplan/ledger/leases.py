@@ -71,11 +71,11 @@ class Leases:
         self._layout, self._server, self._host = layout, server, host
 
     def take(self, asked: Asked) -> int:
-        """Keep others from these volumes, or go on to do so; returns the token, or 0 without a volume.
+        """Keep others from these volumes, or go on to do so; returns the token.
 
         Raises RefusedError if a host is at work on one, or was interrupted there.
         """
-        rows = self._server.rows(
+        [(token, *other)] = self._server.rows(
             "SELECT * FROM usernsplan.take_lease(%s, %s, %s, %s, %s, "
             "%s::text[], %s::text[], %s::text[], %s::text[])",
             self._host,
@@ -86,11 +86,9 @@ class Leases:
             *_columns(asked),
             [utf8(path) for path, _ in asked.volumes],
         )
-        for token, *other in rows:
-            if token is None:
-                raise self._refused(*other)
-            return int(token)
-        return 0
+        if token is None:
+            raise self._refused(*other)
+        return int(token)
 
     def check(self, token: int) -> None:
         """Before something changes. Raises RefusedError if the lease was ended."""

@@ -1,7 +1,7 @@
 """A run asks the fleet for its volumes, before it changes anything. A host without a fleet asks nobody.
 
-Every run passes here, whatever its command and its method: see lifecycle. All volumes need a lease,
-because only another host could tell which of them are shared.
+Every run passes here, whatever its command and its method: see lifecycle. Only volumes that hosts may
+share need a lease.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Held(NamedTuple):
-    """The lease of a run; ``leases`` is None on a host without a fleet."""
+    """The lease of a run; ``leases`` is None if no other host can reach its volumes."""
 
     leases: Leases | None = None
     token: int = 0
@@ -109,28 +109,30 @@ def take(
         return FREE
     from usernsplan.ledger.leases import Asked  # noqa: PLC0415 - only in a fleet
 
+    shared = tuple(_shared(layout, state, volumes))
+    if not shared:
+        return FREE
     asked = Asked(
         state.run,
         state.container or "",
         state.method,
         _work(state),
-        tuple(_identified(layout, state, volumes)),
+        shared,
     )
-    token = leases.take(asked)
-    return Held(leases, token, asked) if token else FREE
+    return Held(leases, leases.take(asked), asked)
 
 
-def _identified(
+def _shared(
     layout: Layout, state: RunState, volumes: Sequence[OpenVolume]
 ) -> Iterator[tuple[str, Identity]]:
-    """The volumes of a run that are there: their names, and what other hosts know them by."""
-    from usernsplan.host.identity import identities  # noqa: PLC0415 - only in a fleet
+    """The volumes of a run that hosts may share: their names, and what other hosts know them by."""
+    from usernsplan.host import identity  # noqa: PLC0415 - only in a fleet
 
     for number, noted in enumerate(state.volumes):
         place = volumes[number].named if volumes else layout.place(noted.path)
         is_there = volumes[number].top >= 0 if volumes else os.path.lexists(place)
         if is_there:
-            for one in identities(place, cross_mounts=state.cross_mounts):
+            for one in identity.shared(place, cross_mounts=state.cross_mounts):
                 yield noted.path, one
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -62,27 +64,52 @@ class Two(NamedTuple):
         return [(one["host"], one["path"]) for one in self.leases() if one["ended"] is None]
 
 
-@pytest.fixture
-def two(fleet: FleetOfRoots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Two]:
-    # The folder is on a file system of this machine, and stands for one on a server.
-    monkeypatch.setattr(identity, "_OWN", frozenset())
+@contextmanager
+def two_hosts(fleet: FleetOfRoots, shared: Path, *mount: str) -> Iterator[Two]:
     a, b = fleet.host("a"), fleet.host("b")
-    shared = tmp_path / "shared"
     for name in ("web/in", "other"):
         (shared / name).mkdir(parents=True)
         (shared / name / "file").write_text(name)
     points = [a / "srv", b / "mnt/nas"]
     for root, point in zip((a, b), points, strict=True):
         point.mkdir(parents=True)
-        subprocess.run(["mount", "--bind", shared, point], check=True)
+        subprocess.run([*mount, shared, point], check=True)
         here("allocate", "web", "--strategy", "per-container", "--root", root)
     yield Two(fleet, a, b, shared)
     for point in points:
         subprocess.run(["umount", point], check=True)
 
 
+@pytest.fixture
+def two(fleet: FleetOfRoots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Two]:
+    # The folder is on a file system of this machine, and stands for one on a server.
+    monkeypatch.setattr(identity, "_OWN", frozenset())
+    with two_hosts(fleet, tmp_path / "shared", "mount", "--bind") as found:
+        yield found
+
+
+@pytest.fixture
+def served(fleet: FleetOfRoots, tmp_path: Path) -> Iterator[Two]:
+    """The same with a folder that a program serves to both."""
+    if not shutil.which("bindfs"):
+        pytest.skip("there is no bindfs")
+    with two_hosts(fleet, tmp_path / "shared", "bindfs") as found:
+        yield found
+
+
 FIX_A = "fix-volume /srv/web --container web --mode shift"
 FIX_B = "fix-volume /mnt/nas/web --container web --mode shift"
+
+
+@pytest.mark.slow
+def test_a_folder_that_a_server_has_is_the_same_on_each_host(
+    served: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed(served, monkeypatch)
+    assert "the host a has been at work on /srv/web since" in served.on_b(FIX_B, 9)
+    served.on_b("fix-volume /mnt/nas/other --container web --mode shift")
+    served.on_a(FIX_A)
+    assert "already right 3" in served.on_b(FIX_B)
 
 
 def killed(two: Two, monkeypatch: pytest.MonkeyPatch, words: str = FIX_A) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from tests.command import here, needs_root
+from tests.command import here, missing, needs_root
 from tests.each import each
 from usernsplan import joining
 from usernsplan.errors import LedgerUnreachableError
@@ -92,7 +92,7 @@ def two(fleet: FleetOfRoots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def served(fleet: FleetOfRoots, tmp_path: Path) -> Iterator[Two]:
     """The same with a folder that a program serves to both."""
     if not shutil.which("bindfs"):
-        pytest.skip("there is no bindfs")
+        missing("bindfs")
     with two_hosts(fleet, tmp_path / "shared", "bindfs") as found:
         yield found
 

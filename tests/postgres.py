@@ -168,12 +168,12 @@ class FleetOfRoots:
             (root / "etc/usernsplan/config.yaml").write_text(f'ledger: "{url}"\n')
         return root
 
-    def host(self, name: str) -> Path:
+    def host(self, name: str, group: str = "usernsplan_host") -> Path:
         """A host that has joined, with a role of its own; returns its root."""
         from usernsplan import joining  # noqa: PLC0415 - needs psycopg
         from usernsplan.host.files import layout_at  # noqa: PLC0415
 
-        url = self.role(f"h_{name}")
+        url = self.role(f"h_{name}", group)
         root = self.root(name, url)
         joining.join(layout_at(str(root)), url, name)
         return root

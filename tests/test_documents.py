@@ -98,6 +98,7 @@ OF_FLEET = [
     ("fleet-capacity", "capacity --fleet"),
     ("fleet-history", "history --fleet"),
     ("check", "check --fleet"),
+    ("asked", "allocate more --strategy per-container --on b --dry-run"),
 ]
 PLAN = "strategy: per-container\nengines: [podman]\ncontainers: [{name: db, volumes: [VOLUME]}]\n"
 
@@ -153,7 +154,7 @@ def test_a_document_is_as_the_schema_says(
 
 
 def test_a_document_of_a_fleet_is_as_the_schema_says(fleet: FleetOfRoots) -> None:
-    root, _ = fleet.host("a"), fleet.host("b")
+    root, _ = fleet.host("a", "usernsplan_operator"), fleet.host("b")
     (root / "srv/vol").mkdir(parents=True)
     here(*typed(MADE, root))
     here(*typed("fix-volume DIR --container web --mode shift --root ROOT", root))

@@ -31,7 +31,15 @@ from usernsplan.host.unread import homes_unseen
 from usernsplan.layout import DAEMON_JSON, LEDGER, SUBGID, SUBUID, USERDB
 from usernsplan.ledger import open_ledger
 from usernsplan.ledger.fold import fold
-from usernsplan.model import DEFAULT_NAME, Event, Finding, HistoryEntry, Intent, LedgerState
+from usernsplan.model import (
+    DEFAULT_NAME,
+    Event,
+    Finding,
+    HistoryEntry,
+    Intent,
+    LedgerChange,
+    LedgerState,
+)
 from usernsplan.planner import changes
 from usernsplan.planner.publish import records_of
 from usernsplan.planner.recovery import as_mended, files_of, mend, undo
@@ -95,7 +103,7 @@ def release(request: ReleaseRequest, root: str = "/", command: str = "") -> Plan
 def rename(old: str, new: str, root: str = "/", command: str = "") -> Plan:
     """Give an allocation below ``root`` another name. See ``carry_out`` and planner.rename."""
     layout = files.layout_at(root)
-    ledger = open_ledger(layout)
+    ledger = open_ledger(layout, asked=(old, new))
     return carry_out(layout, ledger, renaming(layout, ledger, old, new), command)
 
 
@@ -152,6 +160,7 @@ def adopting(state: HostState, request: AdoptRequest) -> Plan:
 def preview(layout: Layout, ledger: Ledger, decide: Callable[[HostState], Plan]) -> Plan:
     """The plan that would be carried out now. Writes nothing and takes no lock."""
     plan, notes, unseen = foreseen(layout, ledger, decide)
+    refuse_clashes(layout, ledger, plan.ledger)
     return replace(plan, findings=(*notes, *plan.findings), unseen=unseen)
 
 
@@ -225,8 +234,10 @@ def carry_out(  # noqa: PLR0913 - what is decided, and what it is decided from
                     )
                 if plan.changed:
                     plan = _committed(layout, ledger, plan, command, decide, look)
+                seen = state
             # After the locks, because userdel takes them itself.
             findings += _without_accounts(layout, plan)
+        _publish(ledger, seen)
     except UsernsplanError as error:
         error.notes = tuple(finding.message for finding in findings)
         raise
@@ -266,7 +277,30 @@ def _decided(
         # A command was killed or is still running, so the state may be half of its change.
         with _locked(layout, ledger, findings, look) as state:
             pass
-    return state, decide(state)
+    plan = decide(state)
+    refuse_clashes(layout, ledger, plan.ledger)
+    return state, plan
+
+
+def _publish(ledger: Ledger, state: HostState) -> None:
+    """Tell the fleet which ids the host has of its own. What cannot be told now, the next run tells."""
+    if state.ledger.fleet is not None:
+        from usernsplan.claims.of_host import own  # noqa: PLC0415 - only in a fleet
+
+        with suppress(UsernsplanError):
+            ledger.publish(own(state))
+
+
+def refuse_clashes(layout: Layout, ledger: Ledger, change: LedgerChange) -> None:
+    """Raise RefusedError if a change gives this host names or ids that other hosts of its fleet have.
+
+    A decision avoids what others have where it chooses; a new name for old ids, or lines that stand,
+    leave no choice. What others take meanwhile, ``begin`` finds.
+    """
+    if change != LedgerChange() and (clashes := ledger.clashes(change)):
+        from usernsplan.planner.in_fleet import refused  # noqa: PLC0415 - only in a fleet
+
+        raise refused(clashes, layout)
 
 
 def twice(attempt: Callable[[], T]) -> T:

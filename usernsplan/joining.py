@@ -36,21 +36,20 @@ from usernsplan.ledger.fold import fold
 from usernsplan.ledger.member import Member
 from usernsplan.ledger.postgres import Server, checked, other_version, shown
 from usernsplan.ledger.sqlite import SqliteLedger
-from usernsplan.mapping import KINDS
 from usernsplan.model import Event, LedgerChange
 from usernsplan.patterns import pattern
 from usernsplan.planner import changes
+from usernsplan.planner.in_fleet import clash_lines
 from usernsplan.planner.stories import advise
 from usernsplan.report.fleet import HostRow, Init, Join, Leave, Status
 from usernsplan.values import NamedTuple, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from usernsplan.layout import Layout
     from usernsplan.ledger import Ledger
-    from usernsplan.ledger.fleet import Clash
-    from usernsplan.model import Finding, LedgerState
+    from usernsplan.model import Clash, Finding, LedgerState
 
 # Version -> the statements that make it out of the version before. fleet.sql makes the newest one.
 STEPS: dict[int, str] = {}
@@ -216,7 +215,7 @@ class _Join(NamedTuple):
             change = LedgerChange()
             if not is_behind:
                 change = _as_local(own.state(), self.local)
-                self._refuse_clashes(ledger.clashes(_after(own.state(), change)))
+                self._refuse_clashes(ledger.in_the_way(_after(own.state(), change)))
             if self.dry_run:
                 return self._told(ledger, change, findings, is_changed=True)
             before = _write_key(self.layout, who.url)
@@ -249,7 +248,7 @@ class _Join(NamedTuple):
             f"name have other ids on each host: {self.layout.inline('ledger join --local NAME')}, "
             "there too if the names differ",
         )
-        error.lines = (str(error), *_clash_lines(clashes))
+        error.lines = (str(error), *clash_lines(clashes))
         raise error
 
     def _told(
@@ -281,21 +280,6 @@ def _as_local(state: LedgerState, names: Sequence[str]) -> LedgerChange:
     """The change that makes these names local. Raises UnknownNameError."""
     found = [allocation_of(state, name) for name in dict.fromkeys(names)]
     return LedgerChange(update=tuple(replace(a, local=True) for a in found if not a.local))
-
-
-def _clash_lines(clashes: Iterable[Clash]) -> Iterator[str]:
-    """A line for each clash; one for uids and gids that clash alike."""
-    kinds: dict[Clash, list[str]] = {}
-    for clash in clashes:
-        kinds.setdefault(clash._replace(kind=""), []).append(clash.kind)
-    for clash, found in kinds.items():
-        words = " and ".join(f"{kind}s" for kind in KINDS if kind in found)
-        ids = f"{words} {clash.start}-{clash.stop - 1}"
-        where = line(clash.hosts)
-        if clash.name == clash.other:
-            yield f"  '{line(clash.name)}' has the {ids} on {where}, and other ids here"
-        else:
-            yield f"  {ids} of '{line(clash.name)}' here are those of '{line(clash.other)}' on {where}"
 
 
 def _url(layout: Layout, url: str) -> str:

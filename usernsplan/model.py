@@ -366,6 +366,20 @@ class Wish(NamedTuple):
     at: str
 
 
+class Clash(NamedTuple):
+    """Ids of this host's ``name`` that ``other`` has on ``hosts``, or other ids that the same name has there.
+
+    The ids are those from ``start`` up to, but without, ``stop``.
+    """
+
+    name: str
+    kind: str
+    start: int
+    stop: int
+    other: str
+    hosts: str
+
+
 class Refused(NamedTuple):
     """A wish that this host does not grant, and why; ``hint`` is the remedy."""
 
@@ -409,6 +423,27 @@ class Fleet:
     taken: tuple[tuple[Kind, IdSet], ...] = ()
     known: tuple[Known, ...] = ()
     wishes: tuple[Wish, ...] = ()
+
+
+class Asked(NamedTuple):
+    """What hosts of a fleet were asked: to ``ask`` ("allocate" or "release") these names.
+
+    ``hosts`` are the others that were asked, and ``new`` what each of them, (host, name), has to do
+    at its next sync. ``allocations`` show the ids. ``plan`` is what this host did itself; None if it
+    is none of the hosts.
+    """
+
+    ask: str
+    names: tuple[str, ...]
+    hosts: tuple[str, ...]
+    new: tuple[tuple[str, str], ...]
+    allocations: tuple[Allocation, ...]
+    plan: Plan | None
+
+    @property
+    def changed(self) -> bool:
+        """Tell whether anything is to be done, here or elsewhere."""
+        return bool(self.new or (self.plan and self.plan.changed))
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,11 @@ def found(layout: Layout, one: FoundFile, config: Config | None) -> PlanFile:
     return _parsed(layout, one.raw, one.path, config, prune=False)
 
 
+def names(plan: PlanFile) -> tuple[str, ...]:
+    """The names that a plan file is about, former ones included: for open_ledger."""
+    return tuple(name for one in plan.spec.containers for name in (one.name, one.was) if name)
+
+
 def save(layout: Layout, path: str, plan: PlanFile, desired: PlanDiff) -> None:
     """Save the plan that was shown, for ``restore``. An existing file is replaced atomically."""
     content = {
@@ -158,6 +163,7 @@ def preview(layout: Layout, ledger: Ledger, plan: PlanFile) -> PlanDiff:
     desired, notes, unseen = apply.foreseen(layout, ledger, lambda state: _desired(state, plan))
     if plan.seen and plan.seen != fingerprint(desired):
         raise changed()
+    apply.refuse_clashes(layout, ledger, desired.allocate.ledger)
     return replace(
         desired,
         allocate=replace(

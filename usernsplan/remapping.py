@@ -82,7 +82,7 @@ def remap(  # noqa: PLR0913 - the options of the command
     apply.carry_out raise.
     """
     layout = files.layout_at(root)
-    ledger = open_ledger(layout)
+    ledger = open_ledger(layout, asked=(request.name,))
     shown = preview(layout, ledger, request, allowed, watch)
     return carry_out(layout, ledger, request, shown, command, yes=yes, watch=watch)
 
@@ -105,6 +105,7 @@ def preview(
         )
 
     (state, decided), notes, unseen = apply.foreseen(layout, ledger, decide)
+    apply.refuse_clashes(layout, ledger, decided.plan.ledger)
     plan = replace(decided.plan, findings=(*notes, *decided.plan.findings), unseen=unseen)
     event = Event(state.ledger.number + 1, "", plan.ledger)
     after = fold(state.ledger, event) if plan.changed else state.ledger

@@ -211,11 +211,14 @@ def test_the_map_has_what_hosts_have_on_one_axis(still: dict[str, Path]) -> None
         (ids(WEB), True, True, "held", "web", ["a", "b"]),
         (ids(DB), True, True, "held", "db", ["a"]),
         (ids(BIG), True, True, "quarantined", "big", ["c"]),
+        # Each has root.
+        (ids(0, 1), True, True, "own", None, ["a", "b", "c"]),
         (ids(655370, 1), True, False, "own", None, ["b"]),
     ]
     assert found["complete"]
     assert [p["name"] for p in document("map", "--host", "b", root=still["a"])["pieces"]] == [
         "web",
+        None,
         None,
     ]
     text = here("map", "--fleet", "--width", "100", "--root", still["a"])[0]

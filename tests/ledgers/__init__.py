@@ -16,10 +16,11 @@ from usernsplan.model import Event, LedgerChange, LedgerState
 from usernsplan.strategies import Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
+    from usernsplan.claims.of_host import Own
     from usernsplan.ids import IdSet
-    from usernsplan.model import HistoryEntry, Intent, Record
+    from usernsplan.model import Clash, HistoryEntry, Intent, Record
 
 # The versions whose state is derived by hand; 7 to 10 noted a change for each of their events.
 VERSIONS = (1, 2, 3, 4, 5, 6)
@@ -54,6 +55,13 @@ class MemoryLedger:
 
     def deciding(self) -> LedgerState:
         return self.state()
+
+    def clashes(self, change: LedgerChange) -> tuple[Clash, ...]:
+        del change
+        return ()
+
+    def publish(self, own: Sequence[Own]) -> None:
+        del own
 
     def away(self) -> None:
         return

@@ -314,6 +314,15 @@ def _both(
         yield Claim(ids.start, ids.stop, kind, source, holder, path, 0, value)
 
 
+# What a host has without its ledger, but for what runs just now.
+OWN: tuple[Callable[[Host], Iterator[Claim]], ...] = (
+    _lines,
+    _accounts,
+    _groups,
+    _unlisted,
+    _computed,
+    _absent,
+)
 SOURCES: tuple[Callable[[Host], Iterator[Claim]], ...] = (
     _allocations,
     _lines,

@@ -76,7 +76,8 @@ def adopt(
     )
     # Nothing stands below a root that does not exist.
     layout_at(root, exists=True)
-    run(partial(apply.adopting, request=request), root, preview=dry_run, as_json=json)
+    decide = partial(apply.adopting, request=request)
+    run(decide, root, preview=dry_run, as_json=json, asked=request.names)
 
 
 def _listed(state: HostState) -> tuple[tuple[Found, ...], tuple[str, ...]]:

@@ -7,16 +7,21 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Optional
 
+from usernsplan.cli.emit import emit
 from usernsplan.cli.options import (
     ConfigFile,
     DryRun,
+    Everywhere,
     Json,
+    On,
     Root,
     Yes,
+    hosts_of,
     id_range,
     note,
     one_of,
     text_of,
+    typed,
 )
 from usernsplan.cli.run import run
 from usernsplan.cli.words import Argument, Option
@@ -141,6 +146,12 @@ def allocate(
         bool,
         Option("--no-lines", help="Keep it in the ledger alone, for engines that need no line."),
     ] = False,
+    local: Annotated[
+        bool,
+        Option("--local", help="In a fleet: these ids are this host's alone under this name."),
+    ] = False,
+    on: On = None,
+    everywhere: Everywhere = False,
     daemon: Annotated[
         Optional[str],
         Option(metavar="NAME", help="Set Docker's userns-remap to this container."),
@@ -196,6 +207,9 @@ def allocate(
     /etc/usernsplan/config.yaml can set defaults for --strategy and its options, --pool, --engine
     and --publish.
 
+    In a fleet, --on and --everywhere give the names the same ids on several hosts. This host does its
+    part now; the others do theirs at their next 'usernsplan sync'. That takes an operator's role.
+
     --pass shows ids of the host in the container: u for a uid, g for a gid, b for both; a number, a
     range or a name; and the container id where that differs. The range keeps the ids that they take
     the place of.
@@ -230,6 +244,7 @@ def allocate(
         owner=owner,
         within=within,
         in_files=False if no_lines else None,
+        local=local,
         passes=tuple(passes or ()),
         pass_privileged=pass_privileged,
         start=start,
@@ -246,8 +261,13 @@ def allocate(
         publish=_published(publish),
     )
     defaults = load_config(layout_at(root), config)
-    decide = _decision(request, strategy, root, defaults, docker=docker)
-    asked = request.names or (DEFAULT_NAME,)
+    hosts = hosts_of(on, everywhere=everywhere)
+    if hosts is not None:
+        request = of_request(replace(request, yes=yes), defaults) if defaults else request
+        if _ask(request, hosts, root, preview=dry_run or check, as_json=json) and check:
+            sys.exit(ExitStatus.CHANGES_PENDING)
+        return
+    decide, asked = _decision(request, strategy, root, defaults, docker=docker)
     plan = run(decide, root, preview=dry_run or check, as_json=json, yes=yes, asked=asked)
 
     if check and plan.changed:
@@ -256,14 +276,27 @@ def allocate(
         sys.exit(ExitStatus.DONE_IN_PART)
 
 
+def _ask(
+    request: AllocateRequest, hosts: Sequence[str], root: str, *, preview: bool, as_json: bool
+) -> bool:
+    """Allocate on other hosts, too; returns whether anything changes."""
+    from usernsplan import asking  # noqa: PLC0415 - only in a fleet
+    from usernsplan.report import asked as report  # noqa: PLC0415
+
+    layout = layout_at(root)
+    found = asking.allocate(layout, request, hosts, typed(), really=not preview)
+    emit(report.result(found, layout, done=not preview), as_json=as_json)
+    return found.changed
+
+
 def _pool_options(engine: str, typed: dict[str, int | None]) -> PoolOptions:
     return PoolOptions(typed.get(_parameter(engine)), ids_each=typed.get(_each(engine)))
 
 
 def _decision(
     request: AllocateRequest, strategy: str, root: str, config: Config | None, *, docker: bool
-) -> Callable[[HostState], Plan]:
-    """The function that decides: by the plan file if nothing is named, else by the request."""
+) -> tuple[Callable[[HostState], Plan], tuple[str, ...]]:
+    """The function that decides, and the names: by the plan file if nothing is named, else by the request."""
     is_named = request.names or docker
     layout = layout_at(root)
     # With --strategy, the folder in which the user types the command makes no difference.
@@ -286,7 +319,8 @@ def _decision(
         )
     if not request.names and plan_file.is_here():
         note([f"--strategy, --docker and --engine ignore ./{plan_file.HERE}"])
-    return partial(make_plan, request=of_request(request, config) if config else request)
+    decide = partial(make_plan, request=of_request(request, config) if config else request)
+    return decide, request.names or (DEFAULT_NAME,)
 
 
 def _published(value: str | None) -> Published | None:
@@ -348,8 +382,8 @@ def _names(
 
 def _by_file(
     file: FoundFile, strategy: str, root: str, config: Config | None, *, replace_remap: bool
-) -> Callable[[HostState], Plan]:
-    """The function that decides by a plan file; --strategy may only repeat the file's."""
+) -> tuple[Callable[[HostState], Plan], tuple[str, ...]]:
+    """The function that decides by a plan file, and its names; --strategy may only repeat the file's."""
     from usernsplan import planfile  # noqa: PLC0415 - imports YAML and volumes
 
     loaded = planfile.found(layout_at(root), file, config)
@@ -359,7 +393,7 @@ def _by_file(
             hint="leave out --strategy",
         )
     note([f"{file.path} sets what is allocated"])
-    return planfile.allocating(loaded, replace_remap=replace_remap)
+    return planfile.allocating(loaded, replace_remap=replace_remap), planfile.names(loaded)
 
 
 allocate.more = ("engines", options_of_pools())  # type: ignore[attr-defined]

@@ -53,7 +53,28 @@ Host = Annotated[
     Optional[str],
     Option("--host", metavar="HOST", help="This host of the fleet, as the fleet's ledger has it."),
 ]
+On = Annotated[
+    Optional[list[str]],
+    Option(
+        "--on",
+        metavar="HOST,…",
+        help="In a fleet: on these hosts, which do it at their next sync (operators).",
+    ),
+]
+Everywhere = Annotated[bool, Option("--everywhere", help="In a fleet: on all hosts, as --on does.")]
 OfFleet = Annotated[bool, Option("--fleet", help="All hosts of the fleet.")]
+
+
+def hosts_of(on: list[str] | None, *, everywhere: bool) -> tuple[str, ...] | None:
+    """The hosts of --on; () for all of them, None if neither option was given."""
+    if on is None:
+        return () if everywhere else None
+    if everywhere:
+        raise InvalidValueError("--on does not go with --everywhere", hint="leave out one of them")
+    found = tuple(name.strip() for one in on for name in one.split(",") if name.strip())
+    if not found:
+        raise InvalidValueError("--on names no host", hint="such as --on web1,web2")
+    return found
 
 
 def id_range(text: str | None, option: str = "--pool") -> IdRange | None:

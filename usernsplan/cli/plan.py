@@ -73,8 +73,8 @@ def plan(
         return
 
     layout = layout_at(root)
-    ledger = open_ledger(layout)
     loaded = planfile.load(layout, file or None, load_config(layout, config), prune=prune)
+    ledger = open_ledger(layout, asked=planfile.names(loaded))
     desired = planfile.preview(layout, ledger, loaded)
     if out is not None:
         planfile.save(layout, out, loaded, desired)
@@ -120,13 +120,13 @@ def apply(
         )
 
     layout = layout_at(root)
-    ledger = open_ledger(layout)
     defaults = load_config(layout, config)
     loaded = (
         planfile.load(layout, file or None, defaults, prune=prune)
         if saved is None
         else planfile.restore(layout, saved, defaults)
     )
+    ledger = open_ledger(layout, asked=planfile.names(loaded))
     shown = planfile.preview(layout, ledger, loaded)
     place, command = loaded.spec.place, typed()
     new = new_root(layout) if shown.allocate.changed else []

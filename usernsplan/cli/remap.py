@@ -121,7 +121,7 @@ def remap(
         copy_up=copy_up,
     )
     layout = layout_at(root, exists=True)
-    ledger = open_ledger(layout)
+    ledger = open_ledger(layout, asked=(request.name,))
     with watching() as watch:
         shown = remapping.preview(layout, ledger, request, allowed, watch)
     before = report.shown(shown.remap, shown.looked, layout, shown.notes, dry_run=dry_run)

@@ -28,4 +28,4 @@ def rename(
     """
     layout = layout_at(root)
     decide = apply.renaming(layout, open_ledger(layout), old, new)
-    run(decide, root, preview=dry_run, as_json=json)
+    run(decide, root, preview=dry_run, as_json=json, asked=(old, new))

@@ -13,13 +13,15 @@ from usernsplan.errors import UnknownNameError, did_you_mean
 from usernsplan.layout import LEDGER
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
+    from usernsplan.claims.of_host import Own
     from usernsplan.fleetwide import Away
     from usernsplan.ids import IdSet
     from usernsplan.layout import Layout
     from usernsplan.model import (
         Allocation,
+        Clash,
         Event,
         HistoryEntry,
         Intent,
@@ -60,6 +62,12 @@ class Ledger(Protocol):
 
         Returns what was done, for messages.
         """
+
+    def clashes(self, change: LedgerChange) -> tuple[Clash, ...]:
+        """In a fleet: what other hosts have of the ids that a change would give this host."""
+
+    def publish(self, own: Sequence[Own]) -> None:
+        """In a fleet: tell the others which ids this host has of its own."""
 
     def about(self, ids: IdSet) -> LedgerState:
         """The part of the state that concerns some host ids, without volumes.

@@ -1,13 +1,15 @@
 """Which ids a host's ledger claims in its fleet, so that no other host gives them out. Pure.
 
 A shared map has the host's own ids, and a slice is part of lines that the host has already: these
-are nobody else's business, as long as every host has accounts of its own.
+are nobody else's business, as long as every host has accounts of its own. The pool of an engine is
+local: the engine of each host gives parts of it to containers that no other host knows.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from usernsplan.engines import engine_of_pool
 from usernsplan.holdings import own_ids
 from usernsplan.mapping import KINDS
 from usernsplan.values import NamedTuple
@@ -48,7 +50,7 @@ def _holds(
     for a in allocations:
         yield from _of(a)
     for q in quarantined:
-        ids, local = q.reserved_range, bool(q.was and q.was.local)
+        ids, local = q.reserved_range, bool(q.was and _is_local(q.was))
         for kind in KINDS:
             yield Hold(q.name, local, kind, ids.start, ids.stop, "quarantined")
     local = False
@@ -60,7 +62,11 @@ def _holds(
 def _of(a: Allocation) -> Iterator[Hold]:
     for kind in () if a.within else KINDS:
         for ids in own_ids(a, kind):
-            yield Hold(a.name, a.local, kind, ids.start, ids.stop, "held")
+            yield Hold(a.name, _is_local(a), kind, ids.start, ids.stop, "held")
+
+
+def _is_local(a: Allocation) -> bool:
+    return a.local or engine_of_pool(a) is not None
 
 
 def changed(before: LedgerState, after: LedgerState) -> list[Hold]:

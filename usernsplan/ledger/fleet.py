@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import json
 from itertools import starmap
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from usernsplan.claims.of_host import Own
 from usernsplan.errors import DamagedLedgerError, LedgerError, UsernsplanError
 from usernsplan.escape import line
 from usernsplan.fleetwide import Away
@@ -26,11 +27,11 @@ from usernsplan.ledger.exclusive import Hold, changed, holds
 from usernsplan.ledger.fold import fold
 from usernsplan.ledger.leases import Leases
 from usernsplan.ledger.postgres import Server, arrays, shown
-from usernsplan.model import Event, Fleet, Known, LedgerState, Wish
+from usernsplan.model import Clash, Event, Fleet, Known, LedgerState, Wish
 from usernsplan.values import NamedTuple, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from usernsplan.layout import Layout
     from usernsplan.ledger.member import Member
@@ -48,17 +49,7 @@ class _View(NamedTuple):
     stamp: str
     intended: int | None
     wishes: int
-
-
-class Clash(NamedTuple):
-    """Ids of this host's ``name`` that ``other`` has on ``hosts``, or other ids that the same name has there."""
-
-    name: str
-    kind: str
-    start: int
-    stop: int
-    other: str
-    hosts: str
+    own_digest: str
 
 
 class Standing(NamedTuple):
@@ -88,6 +79,10 @@ class FleetLedger:
         self.member = who
         self.server = server or Server(who.url)
         self.place = local.place
+        # The digest of what the server was last told of this host's own ids; "" if that is not
+        # known. And hosts whose own ids count as taken, too.
+        self._said = ""
+        self._avoided: list[str] = []
 
     def away(self) -> Away | None:
         """Why the server gives no answer now; None if it does."""
@@ -233,24 +228,35 @@ class FleetLedger:
         """Give the fleet's ledger all that this host has."""
         self._tell_all(self._view().event)
 
-    def clashes(self, state: LedgerState) -> list[Clash]:
+    def clashes(self, change: LedgerChange) -> tuple[Clash, ...]:
+        """What other hosts have of the ids that a change gives this host, as the server has it now."""
+        before = self._local.state()
+        try:
+            after = fold(before, Event(before.number + 1, "", change))
+        except ValueError:
+            # A command was interrupted: it is repaired first, and then begin asks.
+            return ()
+        new = changed(before, after)
+        if not any(hold.state for hold in new):
+            return ()
+        rows = self.server.rows(
+            "SELECT * FROM usernsplan.would_clash(%s, "
+            "%s::text[], %s::boolean[], %s::text[], %s::bigint[], %s::bigint[], %s::text[])",
+            self.member.host,
+            *arrays(new, _WIDTH_OF_HOLD),
+        )
+        return tuple(starmap(Clash, rows))
+
+    def in_the_way(self, state: LedgerState) -> list[Clash]:
         """What stands in the way of a host with this state, which the server does not have yet."""
-        found = [hold[:-1] for hold in dict.fromkeys(holds(state))]
         rows = self.server.rows(
             "SELECT * FROM usernsplan.clashes(%s, "
-            "%s::text[], %s::boolean[], %s::text[], %s::bigint[], %s::bigint[])",
+            "%s::text[], %s::boolean[], %s::text[], %s::bigint[], %s::bigint[], %s::text[])",
             self.member.number,
-            *arrays(found, _WIDTH_OF_HOLD - 1),
+            *arrays(list(dict.fromkeys(holds(state))), _WIDTH_OF_HOLD),
         )
-        names = {a.name for a in state.allocations}
-        return [
-            clash
-            for clash in starmap(Clash, rows)
-            # What only this host has there is from a join that was interrupted.
-            if clash.hosts != self.member.host
-            # A quarantined range may have another place than the name that others have.
-            and (clash.name != clash.other or clash.name in names or _meets(clash, found))
-        ]
+        # What only this host has there is from a join that was interrupted.
+        return [clash for clash in starmap(Clash, rows) if clash.hosts != self.member.host]
 
     def standing(self) -> Standing:
         """How this host's file and the server's copy of it differ."""
@@ -271,6 +277,63 @@ class FleetLedger:
             "SELECT usernsplan.answer_wish(%s, %s, %s)", self.member.host, wish.name, why_not
         )
 
+    def publish(self, own: Sequence[Own]) -> None:
+        """Tell the server which ids this host has of its own, unless that is what it said last."""
+        import hashlib  # noqa: PLC0415 - only in a fleet
+
+        digest = hashlib.sha256(repr(own).encode()).hexdigest()[:32]
+        if digest != (self._said or self._view().own_digest):
+            self.server.rows(
+                "SELECT usernsplan.publish(%s, %s, %s::text[], %s::bigint[], %s::bigint[], %s::text[], "
+                "%s::text[])",
+                self.member.host,
+                digest,
+                *arrays(own, len(Own._fields)),
+            )
+        self._said = digest
+
+    def ask(
+        self,
+        hosts: Sequence[str],
+        names: Sequence[str],
+        strategy: str,
+        options: Mapping[str, object],
+        plan: LedgerState,
+    ) -> list[tuple[str, str]]:
+        """Ask hosts to allocate these names with the ids of ``plan``; returns what is new, (host, name).
+
+        Raises NotPermittedError for a role that is no operator, and RefusedError if a host has some of
+        the ids of its own.
+        """
+        new = [hold for hold in holds(plan) if hold.name in names and not hold.local]
+        rows = [(hold.name, hold.kind, hold.start, hold.stop) for hold in new]
+        found = self.server.rows(
+            "SELECT * FROM usernsplan.ask(%s, %s, %s, %s, %s::text[], %s::text[], %s::bigint[], "
+            "%s::bigint[])",
+            list(hosts),
+            list(names),
+            strategy,
+            json.dumps(dict(options), sort_keys=True),
+            *arrays(rows, 4),
+        )
+        return [(host, name) for host, name in found]
+
+    def ask_release(self, hosts: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]]:
+        """Ask hosts to release these names; returns what is new, (host, name)."""
+        found = self.server.rows(
+            "SELECT * FROM usernsplan.ask_release(%s, %s)", list(hosts), list(names)
+        )
+        return [(host, name) for host, name in found]
+
+    def avoid(self, hosts: Sequence[str]) -> None:
+        """Let ``deciding`` count what these hosts have of their own as taken."""
+        self._avoided = list(hosts)
+
+    def hosts(self) -> list[str]:
+        """The names of all hosts of the fleet."""
+        rows = self.server.rows("SELECT name FROM usernsplan.host WHERE role <> '' ORDER BY name")
+        return [name for (name,) in rows]
+
     def _end(self, entry: HistoryEntry, *, put_back: bool) -> None:
         if self._local.pending() is None and (intent := self._elsewhere()):
             self._local.begin(intent)
@@ -289,13 +352,21 @@ class FleetLedger:
 
     def _view(self) -> _View:
         [row] = self.server.rows("SELECT * FROM usernsplan.look(%s)", self.member.host)
-        return _View(*row)
+        view = _View(*row)
+        self._said = view.own_digest
+        return view
 
     def _fleet(self, view: _View) -> Fleet:
         """What others have, as far as it can stand in the way of a decision here."""
         taken = self.server.rows(
             "SELECT kind, ids FROM usernsplan.taken(%s, %s::text[])", self.member.host, self._asked
         )
+        if self._avoided:
+            taken += self.server.rows(
+                "SELECT o.kind, range_agg(o.ids) FROM usernsplan.own o "
+                "JOIN usernsplan.host h ON h.number = o.host WHERE h.name = ANY (%s) GROUP BY o.kind",
+                self._avoided,
+            )
         return Fleet(
             self.member.host,
             view.number,
@@ -410,13 +481,6 @@ class FleetLedger:
             "another machine uses its name",
             hint="give one of them another name: usernsplan ledger leave, then ledger join --name NAME",
         )
-
-
-def _meets(clash: Clash, holds: Iterable[Sequence[object]]) -> bool:
-    return any(
-        (name, kind) == (clash.name, clash.kind) and start < clash.stop and clash.start < stop
-        for name, _, kind, start, stop in cast("Iterable[tuple[str, bool, str, int, int]]", holds)
-    )
 
 
 def version() -> str:

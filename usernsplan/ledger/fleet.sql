@@ -13,7 +13,8 @@ CREATE TABLE meta (is_one boolean PRIMARY KEY DEFAULT true CHECK (is_one), versi
 INSERT INTO meta (version) VALUES (1);
 
 -- role: the only one that may write for the host. machine: its machine-id. event: the number of the last event
--- of the host's ledger that is here. published: when the host last said which ids it has of its own.
+-- of the host's ledger that is here. published: when the host last said which ids it has of its own. own_digest: of
+-- what it said, so that it is said again only if it changed.
 CREATE TABLE host (
     number int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name text NOT NULL UNIQUE,
@@ -24,7 +25,8 @@ CREATE TABLE host (
     stamp text NOT NULL DEFAULT '',
     joined timestamptz NOT NULL DEFAULT now(),
     seen timestamptz NOT NULL DEFAULT now(),
-    published timestamptz
+    published timestamptz,
+    own_digest text NOT NULL DEFAULT ''
 );
 
 -- hosts: one host for a --local name, and all of them for any other. That two claims overlap is impossible.
@@ -221,8 +223,10 @@ BEGIN
     RETURN found.number;
 END $$;
 
--- Which claims stand in the way: (name, kind, first, stop, who), for holds that a host would have.
-CREATE FUNCTION clashes(n int, names text[], locals boolean[], kinds text[], starts bigint[], stops bigint[])
+-- Which claims stand in the way: (name, kind, first, stop, who), for holds that a host would have. gone: claims that
+-- it gives up.
+CREATE FUNCTION clashes(n int, names text[], locals boolean[], kinds text[], starts bigint[], stops bigint[],
+    states text[], gone bigint[] DEFAULT '{}')
 RETURNS TABLE (name text, kind text, start bigint, stop bigint, other text, hosts text)
 LANGUAGE sql STABLE AS $$
     SELECT a.name, a.kind, greatest(a.start, lower(c.ids)), least(a.stop, upper(c.ids)), c.name,
@@ -234,17 +238,23 @@ LANGUAGE sql STABLE AS $$
     WHERE NOT (c.name = a.name AND c.ids = int8range(a.start, a.stop)
         AND c.hosts = CASE WHEN a.is_local THEN int4range(n, n + 1) ELSE int4range(NULL, NULL) END)
     UNION
-    -- A name of the whole fleet has the same ids everywhere.
+    -- A name of the whole fleet has the same ids everywhere; what is quarantined for it does not count.
     SELECT c.name, c.kind, lower(c.ids), upper(c.ids), c.name, string_agg(DISTINCT o.name, ', ')
     FROM usernsplan.claim c
     JOIN usernsplan.hold h ON h.claim = c.id AND h.host <> n AND h.state IN ('held', 'intended', 'wanted')
     JOIN usernsplan.host o ON o.number = h.host
     WHERE upper_inf(c.hosts)
-        AND c.name IN (SELECT u.name FROM unnest(names, locals) AS u(name, is_local) WHERE NOT u.is_local)
+        AND c.name IN (SELECT u.name FROM unnest(names, locals, states) AS u(name, is_local, state)
+            WHERE NOT u.is_local AND u.state IN ('held', 'intended', 'wanted'))
         AND NOT EXISTS (
-            SELECT FROM unnest(names, kinds, starts, stops) AS a(name, kind, start, stop)
-            WHERE a.name = c.name AND a.kind = c.kind AND int8range(a.start, a.stop) = c.ids)
-        AND NOT EXISTS (SELECT FROM usernsplan.hold m WHERE m.claim = c.id AND m.host = n AND NOT m.leaving)
+            SELECT FROM unnest(names, kinds, starts, stops, states) AS a(name, kind, start, stop, state)
+            WHERE a.name = c.name AND a.kind = c.kind AND int8range(a.start, a.stop) = c.ids
+            AND a.state IN ('held', 'intended', 'wanted'))
+        AND NOT EXISTS (SELECT FROM usernsplan.hold m
+            WHERE m.claim = c.id AND m.host = n AND NOT m.leaving AND NOT c.id = ANY (gone)
+            AND NOT EXISTS (
+                SELECT FROM unnest(names, kinds, starts, stops) AS a(name, kind, start, stop)
+                WHERE a.name = c.name AND a.kind = c.kind AND int8range(a.start, a.stop) = c.ids))
     GROUP BY c.id, c.name, c.kind, c.ids
     ORDER BY 1, 2, 3
 $$;
@@ -279,7 +289,7 @@ BEGIN
         ON CONFLICT (claim, host) DO UPDATE SET state = excluded.state
         WHERE excluded.state <> 'intended';
 EXCEPTION WHEN exclusion_violation THEN
-    SELECT * INTO clash FROM usernsplan.clashes(n, names, locals, kinds, starts, stops) LIMIT 1;
+    SELECT * INTO clash FROM usernsplan.clashes(n, names, locals, kinds, starts, stops, states) LIMIT 1;
     RAISE EXCEPTION USING ERRCODE = 'UP001',
         MESSAGE = format('%s %s-%s of ''%s'' are those of ''%s'' on %s', clash.kind, clash.start,
             clash.stop - 1, clash.name, clash.other, clash.hosts);
@@ -325,6 +335,21 @@ BEGIN
     END IF;
 END $$;
 
+-- What other hosts have of the ids that a run would give a host: see clashes.
+CREATE FUNCTION would_clash(of_host text, names text[], locals boolean[], kinds text[], starts bigint[],
+    stops bigint[], states text[])
+RETURNS TABLE (name text, kind text, start bigint, stop bigint, other text, hosts text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+DECLARE
+    n int := mine(of_host);
+    gone bigint[] := ARRAY(SELECT given_up(names, locals, kinds, starts, stops, states));
+BEGIN
+    RETURN QUERY SELECT c.* FROM added(names, locals, kinds, starts, stops, states) a,
+        clashes(n, a.names, a.locals, a.kinds, a.starts, a.stops, a.states, gone) c
+        -- What only this host has is its own to decide.
+        WHERE c.hosts <> of_host;
+END $$;
+
 -- A run of a host begins: its intent, and the ids that it will have.
 -- UP003: the host's ledger has another number of events. 23505: a run is pending.
 CREATE FUNCTION begin_run(of_host text, next bigint, command text, actor text, change text, files text,
@@ -343,7 +368,7 @@ BEGIN
         WHERE h.host = n AND h.claim = c.id AND g = c.id;
     FOR clash IN
         SELECT c.* FROM added(names, locals, kinds, starts, stops, states) a,
-            clashes(n, a.names, a.locals, a.kinds, a.starts, a.stops) c
+            clashes(n, a.names, a.locals, a.kinds, a.starts, a.stops, a.states) c
         -- What the host has itself under this name, it gives up.
         WHERE c.name = c.other AND c.hosts <> of_host
     LOOP
@@ -456,12 +481,12 @@ END $$;
 
 -- What hosts see when they run: one row.
 CREATE FUNCTION look(of_host text)
-RETURNS TABLE (number int, event bigint, stamp text, intended bigint, wishes bigint)
+RETURNS TABLE (number int, event bigint, stamp text, intended bigint, wishes bigint, own_digest text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
 DECLARE n int := mine(of_host);
 BEGIN
     RETURN QUERY SELECT h.number, h.event, h.stamp, i.number,
-            (SELECT count(*) FROM wish w WHERE w.host = n)
+            (SELECT count(*) FROM wish w WHERE w.host = n), h.own_digest
         FROM host h LEFT JOIN intent i ON i.host = h.number WHERE h.number = n;
 END $$;
 
@@ -472,7 +497,9 @@ DECLARE n int := mine(of_host);
 BEGIN
     RETURN QUERY
         WITH mine AS (
-            SELECT c.kind, c.ids, c.hosts FROM hold h JOIN claim c ON c.id = h.claim WHERE h.host = n
+            SELECT c.kind, c.ids, c.hosts FROM hold h JOIN claim c ON c.id = h.claim
+            -- What operators want it to take is not there yet, and not for another name.
+            WHERE h.host = n AND h.state <> 'wanted'
         ), free AS (
             SELECT m.kind, m.ids FROM mine m WHERE upper_inf(m.hosts)
             UNION ALL SELECT c.kind, c.ids FROM claim c WHERE c.name = ANY (asked) AND upper_inf(c.hosts)
@@ -525,6 +552,109 @@ BEGIN
         WHERE h.host = n AND h.state = 'wanted' AND c.name = of_name));
 END $$;
 
+-- A host says which ids it has of its own: all of them, each time.
+CREATE FUNCTION publish(of_host text, digest text, kinds text[], starts bigint[], stops bigint[], sources text[],
+    holders text[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+DECLARE n int := mine(of_host);
+BEGIN
+    DELETE FROM own o WHERE o.host = n;
+    INSERT INTO own (host, kind, ids, source, holder)
+        SELECT n, a.kind, int8range(a.start, a.stop), a.source, a.holder
+        FROM unnest(kinds, starts, stops, sources, holders) AS a(kind, start, stop, source, holder);
+    UPDATE host h SET published = now(), own_digest = digest WHERE h.number = n;
+END $$;
+
+-- The numbers of these hosts, for an operator. 42501: the caller is none. UP006: there is no such host.
+CREATE FUNCTION asked_hosts(wanted text[]) RETURNS int[] LANGUAGE plpgsql STABLE AS $$
+DECLARE missing text;
+BEGIN
+    IF NOT usernsplan.is_operator() THEN
+        RAISE EXCEPTION USING ERRCODE = '42501', MESSAGE = format(
+            'the role %s may not ask things of other hosts: that takes a member of usernsplan_operator', session_user);
+    END IF;
+    SELECT a INTO missing FROM unnest(wanted) a
+        WHERE NOT EXISTS (SELECT FROM usernsplan.host h WHERE h.name = a AND h.role <> '') LIMIT 1;
+    IF missing IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'UP006', MESSAGE = format('the fleet has no host %s', missing);
+    END IF;
+    RETURN ARRAY(SELECT h.number FROM usernsplan.host h WHERE h.name = ANY (wanted));
+END $$;
+
+-- An operator asks hosts to allocate names: all of them or none. The ids are claimed for each host, so that nobody
+-- else gets them before its next sync. Returns what is new: a host that has the name already is asked nothing.
+-- UP006: a host has some of these ids of its own.
+CREATE FUNCTION ask(wanted text[], of_names text[], of_strategy text, of_options text, names text[], kinds text[],
+    starts bigint[], stops bigint[]) RETURNS TABLE (host text, name text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+DECLARE
+    numbers int[] := asked_hosts(wanted);
+    way record;
+    n int;
+BEGIN
+    PERFORM alone();
+    SELECT h.name AS host, o.*, a.name AS of INTO way
+        FROM unnest(names, kinds, starts, stops) AS a(name, kind, start, stop)
+        JOIN own o ON o.host = ANY (numbers) AND o.kind = a.kind AND o.ids && int8range(a.start, a.stop)
+        JOIN host h ON h.number = o.host
+        WHERE NOT EXISTS (
+            SELECT FROM hold d JOIN claim c ON c.id = d.claim
+            WHERE d.host = o.host AND d.state = 'held' AND c.name = a.name)
+        LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'UP006', MESSAGE = format(
+            '%s has %s %s-%s of its own (%s %s), where ''%s'' would be',
+            way.host, way.kind, lower(way.ids), upper(way.ids) - 1, way.source, way.holder, way.of);
+    END IF;
+    FOREACH n IN ARRAY numbers LOOP
+        PERFORM take(n, array_agg(a.name), array_agg(false), array_agg(a.kind), array_agg(a.start),
+                array_agg(a.stop), array_agg('wanted'::text))
+            FROM unnest(names, kinds, starts, stops) AS a(name, kind, start, stop)
+            WHERE NOT EXISTS (
+                SELECT FROM hold d JOIN claim c ON c.id = d.claim
+                WHERE d.host = n AND c.name = a.name AND c.kind = a.kind AND c.ids = int8range(a.start, a.stop))
+            HAVING count(*) > 0;
+    END LOOP;
+    RETURN QUERY
+        INSERT INTO wish AS w (host, name, strategy, options, start)
+            SELECT h, a.name, of_strategy, of_options, min(b.start)
+            FROM unnest(numbers) h CROSS JOIN unnest(of_names) AS a(name)
+            LEFT JOIN unnest(names, starts) AS b(name, start) ON b.name = a.name
+            WHERE NOT EXISTS (
+                SELECT FROM hold d JOIN claim c ON c.id = d.claim
+                WHERE d.host = h AND d.state = 'held' AND c.name = a.name)
+            AND NOT EXISTS (
+                SELECT FROM wish v WHERE v.host = h AND v.name = a.name AND v.strategy = of_strategy
+                AND v.options = of_options AND v.refused = '')
+            GROUP BY h, a.name
+            ON CONFLICT ON CONSTRAINT wish_pkey DO UPDATE SET strategy = excluded.strategy, options = excluded.options,
+                start = excluded.start, at = now(), role = session_user, refused = ''
+            RETURNING (SELECT o.name FROM host o WHERE o.number = w.host), w.name;
+END $$;
+
+-- An operator asks hosts to release names. Returns what is new: a host that lacks the name is asked nothing, and what
+-- it was asked before is taken back.
+CREATE FUNCTION ask_release(wanted text[], of_names text[]) RETURNS TABLE (host text, name text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+DECLARE
+    numbers int[] := asked_hosts(wanted);
+    n int;
+BEGIN
+    PERFORM alone();
+    FOREACH n IN ARRAY numbers LOOP
+        PERFORM drop_holds(n, ARRAY(
+            SELECT d.claim FROM hold d JOIN claim c ON c.id = d.claim
+            WHERE d.host = n AND d.state = 'wanted' AND c.name = ANY (of_names)));
+    END LOOP;
+    DELETE FROM wish w WHERE w.host = ANY (numbers) AND w.name = ANY (of_names) AND w.strategy <> '';
+    RETURN QUERY
+        INSERT INTO wish AS w (host, name, strategy)
+            SELECT DISTINCT r.host, a.name, '' FROM unnest(of_names) AS a(name)
+            JOIN content r ON r.host = ANY (numbers) AND r.what = 'allocation' AND r.key = a.name
+            ON CONFLICT ON CONSTRAINT wish_pkey DO NOTHING
+            RETURNING (SELECT o.name FROM host o WHERE o.number = w.host), w.name;
+END $$;
+
 -- Leases of volumes.
 
 CREATE FUNCTION in_utc(at timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
@@ -575,14 +705,14 @@ BEGIN
     RETURN QUERY SELECT next, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text;
 END $$;
 
--- Before a run changes something: whether it still has its lease. UP006: it was ended.
+-- Before a run changes something: whether it still has its lease. UP011: it was ended.
 CREATE FUNCTION check_lease(of_host text, of_token bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
 DECLARE n int := mine(of_host);
 BEGIN
     UPDATE lease l SET changing = true WHERE l.host = n AND l.token = of_token AND l.ended IS NULL;
     IF NOT FOUND THEN
-        RAISE EXCEPTION USING ERRCODE = 'UP006', MESSAGE =
+        RAISE EXCEPTION USING ERRCODE = 'UP011', MESSAGE =
             format('the lease that this run of %s had was ended; it stops where it is', of_host);
     END IF;
 END $$;
@@ -605,7 +735,7 @@ BEGIN
         WHERE l.host = n AND l.token = of_token AND l.ended IS NULL;
 END $$;
 
--- An operator says that a host will never finish a run. UP007: it has no lease.
+-- An operator says that a host will never finish a run. UP012: it has no lease.
 CREATE FUNCTION give_up_lease(of_host text, of_run text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
 BEGIN
@@ -616,7 +746,7 @@ BEGIN
     UPDATE lease l SET ended = now(), outcome = 'given up', role = session_user
         FROM host o WHERE o.number = l.host AND o.name = of_host AND l.run = of_run AND l.ended IS NULL;
     IF NOT FOUND THEN
-        RAISE EXCEPTION USING ERRCODE = 'UP007', MESSAGE = format('%s has no lease for a run %s', of_host, of_run);
+        RAISE EXCEPTION USING ERRCODE = 'UP012', MESSAGE = format('%s has no lease for a run %s', of_host, of_run);
     END IF;
 END $$;
 
@@ -629,7 +759,7 @@ CREATE FUNCTION back_again(n int) RETURNS void LANGUAGE sql AS $$
         AND EXISTS (SELECT FROM usernsplan.event e WHERE e.host = o.number AND e.role = session_user)
 $$;
 
--- An operator says that no file carries the ids that a host which left had under a name. UP007: it has none.
+-- An operator says that no file carries the ids that a host which left had under a name. UP012: it has none.
 CREATE FUNCTION forget_left(of_host text, of_name text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
 DECLARE n int; gone bigint[];
@@ -641,7 +771,7 @@ BEGIN
     SELECT h.host, array_agg(h.claim) INTO n, gone FROM hold h JOIN host o ON o.number = h.host
         JOIN claim c ON c.id = h.claim WHERE o.name = of_host AND o.role = '' AND c.name = of_name GROUP BY h.host;
     IF n IS NULL THEN
-        RAISE EXCEPTION USING ERRCODE = 'UP007', MESSAGE =
+        RAISE EXCEPTION USING ERRCODE = 'UP012', MESSAGE =
             format('no host that left as %s had ids of %s', quote_literal(of_host), quote_literal(of_name));
     END IF;
     PERFORM drop_holds(n, gone);
@@ -679,6 +809,6 @@ GRANT SELECT ON meta, host, claim, hold, event, content, own, wish, lease TO use
 -- Whether a host is at work everybody may see, but not the files in it.
 GRANT SELECT (host, number) ON intent TO usernsplan_host, usernsplan_operator;
 GRANT EXECUTE ON FUNCTION is_operator, mine, join_host, begin_run, tell, drop_run, leave, look, taken, named,
-    pending, clashes, answer_wish TO usernsplan_host, usernsplan_operator;
+    pending, clashes, would_clash, answer_wish, publish, ask, ask_release TO usernsplan_host, usernsplan_operator;
 GRANT EXECUTE ON FUNCTION take_lease, check_lease, end_lease, give_up_lease, moved_by, leases, forget_left
     TO usernsplan_host, usernsplan_operator;

@@ -213,9 +213,13 @@ _OF_STATE: dict[str, Callable[[str], Exception]] = {
     ),
     "UP005": lambda text: RefusedError(text, hint="give this host a name of its own: --name"),
     "UP006": lambda text: RefusedError(
+        text,
+        hint="'usernsplan ledger status' lists the hosts; whois --fleet shows who has which ids",
+    ),
+    "UP011": lambda text: RefusedError(
         text, hint="'usernsplan volumes --fleet' shows who ended it; ask them before anything else"
     ),
-    "UP007": lambda text: UnknownNameError(
+    "UP012": lambda text: UnknownNameError(
         text,
         hint="'usernsplan ledger status' shows the hosts; 'usernsplan volumes --fleet' their runs",
     ),

@@ -18,9 +18,10 @@ from usernsplan.values import replace
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
+    from usernsplan.claims.of_host import Own
     from usernsplan.ids import IdSet
     from usernsplan.layout import Layout
-    from usernsplan.model import HistoryEntry, Intent, Quarantined, Record, Reservation
+    from usernsplan.model import Clash, HistoryEntry, Intent, Quarantined, Record, Reservation
 
 
 class SqliteLedger:
@@ -125,6 +126,13 @@ class SqliteLedger:
     def deciding(self) -> LedgerState:
         """The state, which is all that a decision needs on a host of its own."""
         return self.state()
+
+    def clashes(self, change: LedgerChange) -> tuple[Clash, ...]:  # noqa: ARG002 - there are no other hosts
+        """Nothing: there are no other hosts."""
+        return ()
+
+    def publish(self, own: Sequence[Own]) -> None:
+        """Nothing: there are no other hosts."""
 
     def away(self) -> None:
         """Nothing: a host of its own has no other place."""

@@ -44,6 +44,10 @@ if TYPE_CHECKING:
 # How many times ids are chosen, if a directory service has accounts in the chosen ranges.
 _ATTEMPTS = 16
 _LEAVE = "leave the start out, and usernsplan finds a free range"
+_OF_FLEET = (
+    "other hosts of the fleet have these ids under this name: free them here, or use another name, or "
+    "--local for ids that only this host has under it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +331,7 @@ def _check_starts(
                     hint=_LEAVE,
                 )
     asked = {made.name: made for _, made in placed}
+    of_fleet = {made.name for one, made in placed if one.is_of_fleet}
     for (held, name), (following, other) in pairwise(_held([*before, *asked.values()])):
         if held.overlaps(following):
             with concerning(other, "start"):
@@ -346,7 +351,10 @@ def _check_starts(
                 others = _of_strangers(others)
             for whose, overlap in holders(held, others, now.state.layout):
                 with concerning(name, "start"):
-                    raise RefusedError(f"{held} is not free: {overlap} is {whose}", hint=_LEAVE)
+                    raise RefusedError(
+                        f"{held} is not free: {overlap} is {whose}",
+                        hint=_OF_FLEET if name in of_fleet else _LEAVE,
+                    )
 
 
 def _of_strangers(claims: Claims) -> Claims:

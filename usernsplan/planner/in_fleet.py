@@ -1,18 +1,21 @@
-"""A name that other hosts of the fleet have: here it gets the same ids. Pure."""
+"""Names and ids that other hosts of the fleet have: a name gets the same ids here. Pure."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import RefusedError, concerning
+from usernsplan.escape import line
 from usernsplan.ids import IdRange
+from usernsplan.mapping import KINDS
 from usernsplan.strategies import Shared
 from usernsplan.values import replace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from usernsplan.model import Fleet, HostState, Known
+    from usernsplan.layout import Layout
+    from usernsplan.model import Clash, Fleet, HostState, Known
     from usernsplan.planner.resolve import Wanted
 
 
@@ -56,6 +59,38 @@ def as_in_fleet(state: HostState, wanted: Wanted) -> Wanted:
                 option="start",
             )
     return replace(wanted, start=ids.start, is_of_fleet=True)
+
+
+def refused(clashes: Sequence[Clash], layout: Layout) -> RefusedError:
+    """The error for a decision that gives this host ids of others, or a name other ids than elsewhere."""
+    show = layout.inline("list --fleet")
+    is_of_names = all(one.name == one.other for one in clashes)
+    hint = (
+        "a name has the same ids on every host: use another name, or release it there first"
+        if is_of_names
+        else "take other ids, or release the name there first"
+    )
+    error = RefusedError(
+        "other hosts of the fleet have these names or ids; nothing was changed",
+        hint=f"{hint}; {show} shows who has what",
+    )
+    error.lines = (str(error), *clash_lines(clashes))
+    return error
+
+
+def clash_lines(clashes: Iterable[Clash]) -> Iterator[str]:
+    """A line for each clash; one for uids and gids that clash alike."""
+    kinds: dict[Clash, list[str]] = {}
+    for clash in clashes:
+        kinds.setdefault(clash._replace(kind=""), []).append(clash.kind)
+    for clash, found in kinds.items():
+        words = " and ".join(f"{kind}s" for kind in KINDS if kind in found)
+        ids = f"{words} {clash.start}-{clash.stop - 1}"
+        where = line(clash.hosts)
+        if clash.name == clash.other:
+            yield f"  '{line(clash.name)}' has the {ids} on {where}, and other ids here"
+        else:
+            yield f"  {ids} of '{line(clash.name)}' here are those of '{line(clash.other)}' on {where}"
 
 
 def _known(fleet: Fleet, name: str) -> Iterator[Known]:

@@ -1,0 +1,155 @@
+"""Ask other hosts of a fleet to allocate or release names: the hands of ``--on`` and ``--everywhere``.
+
+The ids are claimed for every host at once, and each host's next ``sync`` does what it was asked, by
+its own rules. This host, if it is one of them, does its part now.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from usernsplan import apply
+from usernsplan.errors import InvalidValueError, RefusedError, did_you_mean
+from usernsplan.ledger import open_ledger
+from usernsplan.ledger.fleet import FleetLedger
+from usernsplan.model import AllocateRequest, Asked, LedgerState, ReleaseRequest
+from usernsplan.planner.allocate import make_plan
+from usernsplan.planner.release import make_release
+from usernsplan.strategies import PerContainer, SingleUid
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from usernsplan.layout import Layout
+    from usernsplan.model import Allocation, HostState, Plan
+
+# The options of a request that other hosts can be asked for.
+_ASKABLE = frozenset({"names", "strategy", "options", "defaults", "places", "start", "pool", "yes"})
+
+
+def allocate(
+    layout: Layout,
+    request: AllocateRequest,
+    hosts: Sequence[str],
+    command: str = "",
+    *,
+    really: bool = True,
+) -> Asked:
+    """Give names the same ids on these hosts; on all of the fleet, if there are none.
+
+    The ids are free on this host and on those, as far as they have published theirs. Raises
+    InvalidValueError for a host that is unknown, and for a request that other hosts cannot be asked
+    for; NotPermittedError unless the role is an operator's, and what apply.carry_out raises.
+    """
+    plain = AllocateRequest(request.names)
+    if not request.names or any(
+        getattr(request, key) != getattr(plain, key)
+        for key in AllocateRequest.__dataclass_fields__
+        if key not in _ASKABLE
+    ):
+        raise InvalidValueError(
+            "other hosts can be asked for names with a strategy, its options, --start and --pool",
+            hint="leave the other options out; or run the command on each host",
+        )
+    ledger, here, others = _opened(layout, request.names, hosts)
+    ledger.avoid(others)
+    decide = partial(make_plan, request=request)
+    plan = apply.preview(layout, ledger, decide)
+    made = [a for a in plan.allocations if a.name in request.names]
+    strategy, options = _of(made)
+    state = LedgerState(allocations=tuple(made))
+
+    def ask(*, keep: bool) -> list[tuple[str, str]]:
+        with ledger.server.together(keep=keep):
+            return ledger.ask(others, request.names, strategy, options, state)
+
+    # What they refuse is known before this host changes anything.
+    new = ask(keep=False)
+    if really and here:
+        plan = apply.carry_out(layout, ledger, decide, command, agreed=request.yes)
+        state = LedgerState(allocations=plan.allocations)
+    if really:
+        new = ask(keep=True)
+    return Asked(
+        "allocate", request.names, tuple(others), tuple(new), tuple(made), plan if here else None
+    )
+
+
+def release(
+    layout: Layout,
+    request: ReleaseRequest,
+    hosts: Sequence[str],
+    command: str = "",
+    *,
+    really: bool = True,
+) -> Asked:
+    """Release names on these hosts; on all of the fleet, if there are none.
+
+    Raises as ``allocate`` does. A name that a host lacks is no error, unless nobody has it.
+    """
+    ledger, here, others = _opened(layout, request.names, hosts)
+    decide = partial(_released, request=request)
+    plan = apply.preview(layout, ledger, decide)
+    with ledger.server.together(keep=False):
+        new = ledger.ask_release(others, request.names)
+    if really and here:
+        plan = apply.carry_out(layout, ledger, decide, command)
+    if really:
+        new = ledger.ask_release(others, request.names)
+    return Asked("release", request.names, tuple(others), tuple(new), (), plan if here else None)
+
+
+def _released(state: HostState, request: ReleaseRequest) -> Plan:
+    from usernsplan.model import Plan  # noqa: PLC0415 - a value, for a host that has nothing to do
+    from usernsplan.values import replace  # noqa: PLC0415
+
+    known = {a.name for a in state.ledger.allocations}
+    names = tuple(name for name in request.names if name in known)
+    return make_release(state, replace(request, names=names)) if names else Plan("release")
+
+
+def _opened(
+    layout: Layout, names: Sequence[str], hosts: Sequence[str]
+) -> tuple[FleetLedger, bool, list[str]]:
+    """The ledger, whether this host is one of those asked, and the others."""
+    ledger = open_ledger(layout, asked=names)
+    if not isinstance(ledger, FleetLedger):
+        raise RefusedError(
+            "this host is in no fleet, so there are no other hosts to ask",
+            hint=f"{layout.inline('ledger join URL')} joins one",
+        )
+    every = ledger.hosts()
+    for host in hosts:
+        if host not in every:
+            raise InvalidValueError(
+                f"the fleet has no host '{host}'",
+                hint=did_you_mean(host, every, f"its hosts are {', '.join(every)}"),
+                option="on",
+            )
+    wanted = list(dict.fromkeys(hosts)) or every
+    mine = ledger.member.host
+    return ledger, mine in wanted, [host for host in wanted if host != mine]
+
+
+def _of(made: Sequence[Allocation]) -> tuple[str, dict[str, int]]:
+    """The strategy of allocations, and the options that make the same again."""
+    one = made[0]
+    held = one.reserved_range
+    if held is None or one.strategy not in {PerContainer.name, SingleUid.name}:
+        raise InvalidValueError(
+            f"'{one.name}' has no range of its own that other hosts could have",
+            hint="use the strategy per-container or single-uid",
+        )
+    if any(a.reserved_range is None or a.reserved_range.count != held.count for a in made):
+        raise InvalidValueError(
+            "these names have ranges of different sizes", hint="ask for each size by itself"
+        )
+    if any(a.local for a in made):
+        local = next(a.name for a in made if a.local)
+        raise RefusedError(
+            f"'{local}' has ids that are this host's alone", hint="ask for another name"
+        )
+    if one.strategy == PerContainer.name:
+        return one.strategy, {"size": held.count}
+    return one.strategy, {"block": held.count, "container-id": one.mapping.uids[0].container}

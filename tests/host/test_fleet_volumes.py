@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from tests.command import here, missing, needs_root
+from tests.documents import document_in
 from tests.each import each
 from usernsplan import joining
 from usernsplan.errors import LedgerUnreachableError
@@ -57,7 +58,7 @@ class Two(NamedTuple):
 
     def leases(self, root: Path | None = None) -> list[dict[str, Any]]:
         out, _ = here("volumes", "--fleet", "--json", "--root", root or self.a)
-        found: list[dict[str, Any]] = json.loads(out)["leases"]
+        found: list[dict[str, Any]] = document_in(out)["leases"]
         return found
 
     def open(self) -> list[tuple[str, str]]:

@@ -306,6 +306,30 @@ def test_a_run_whose_lease_was_ended_stops_before_it_changes_more(
 
 
 @pytest.mark.slow
+def test_a_run_that_loses_its_connection_stops_and_keeps_its_lease(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Chown._with_tops
+
+    def cut(self: Chown, *rest: Any) -> Any:  # noqa: ANN401 - passed on
+        two.fleet.query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s",
+            f"h_a_{two.fleet.database}",
+        )
+        return real(self, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Chown, "_with_tops", cut)
+        two.on_a(FIX_A, 10)
+    assert (two.owners()["web"], two.owners()["web/in"]) == (0, FIRST)
+    assert two.open() == [("a", "/srv/web")]
+    two.on_b(FIX_B, 9)
+    two.on_a(FIX_A)
+    assert two.open() == []
+    assert two.owners()["web"] == FIRST
+
+
+@pytest.mark.slow
 def test_an_end_that_could_not_be_told_is_told_by_the_next_command(
     two: Two, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -761,7 +761,7 @@ class ContainerOptions:
     that of the request. ``passes`` are texts as --pass takes them, ``within`` the owner of whose
     lines it is a slice, ``was`` its former name. With ``adopt`` it is what stands on the host under
     this name; ``map`` are the extents that it then has to have, as formats.passes writes them.
-    ``pass_privileged`` is as in AllocateRequest.
+    ``pass_privileged`` and ``local`` are as in AllocateRequest.
     """
 
     strategy: Strategy
@@ -776,6 +776,7 @@ class ContainerOptions:
     adopt: bool = False
     map: tuple[str, ...] = ()
     pass_privileged: bool = False
+    local: bool = False
 
 
 @dataclass(frozen=True, slots=True)

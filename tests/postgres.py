@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,34 @@ class Postgres:
         self.passfile.chmod(0o600)
         self.start()
 
+    def standby(self) -> Postgres:
+        """A copy of this server that follows it."""
+        self.query("ALTER ROLE owner REPLICATION")
+        with (self.data / "pg_hba.conf").open("a") as file:
+            file.write("host replication all 127.0.0.1/32 scram-sha-256\n")
+        self.query("SELECT pg_reload_conf()")
+        other = object.__new__(Postgres)
+        other.folder = Path(tempfile.mkdtemp(prefix="usernsplan-pg-", dir=self.folder.parent))
+        other.folder.chmod(0o755)
+        shutil.chown(other.folder, "postgres", "postgres")
+        other.port, other.data = free_port(), other.folder / "data"
+        other.passfile = self.passfile
+        # The password in the place of a base backup is read by the server's own user.
+        secret = other.folder / "pgpass"
+        secret.write_text(f"*:*:*:*:{PASSWORD}\n")
+        secret.chmod(0o600)
+        shutil.chown(secret, "postgres", "postgres")
+        place = f"host=127.0.0.1 port={self.port} user=owner passfile={secret}"
+        self._run(BIN / "pg_basebackup", "-d", place, "-D", other.data, "-R", "-c", "fast")
+        with (other.data / "postgresql.conf").open("a") as file:
+            file.write(_CONFIG.format(port=other.port, folder=other.folder))
+        other.start()
+        return other
+
+    def promote(self) -> None:
+        """Let a standby write."""
+        self._run(BIN / "pg_ctl", "-w", "-s", "-D", self.data, "promote")
+
     def remove(self) -> None:
         """Stop the server, and remove all that it has."""
         if self.is_running():
@@ -100,8 +129,10 @@ class Postgres:
             ["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False
         )
         for one in (pid, *map(int, children.stdout.split())):
-            os.kill(one, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
         until_gone(pid)
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
 
     def is_running(self) -> bool:
         return (self.data / "postmaster.pid").exists()

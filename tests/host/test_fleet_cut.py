@@ -121,7 +121,6 @@ def test_a_server_that_restarts_meanwhile() -> None:
                 left[0] -= 1  # noqa: B023
                 if left[0] == -1:  # noqa: B023
                     server.kill() if at % 2 else server.stop("immediate")  # noqa: B023
-                    (server.data / "postmaster.pid").unlink(missing_ok=True)
                     server.start()
                 return rows(self, *given)
 

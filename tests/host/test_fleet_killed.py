@@ -1,4 +1,4 @@
-"""A host of a fleet is killed at each step of a command: before and after each statement, and each change of a file."""
+"""A host of a fleet is killed at each step of a command: each statement, and each change of a file."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ DIED = 9
 MOST = 200
 
 
-def killed(root: Path, at: int, *words: str, after: bool) -> bool:
-    """Run a command in a process that dies before, or after, its step of this number; False if it has not so many."""
+def killed(root: Path, at: int, *words: str) -> bool:
+    """Run a command in a process that dies before its step of this number; False if it has not so many."""
     pid = os.fork()
     if pid:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == DIED
@@ -43,12 +43,9 @@ def killed(root: Path, at: int, *words: str, after: bool) -> bool:
     def counted(function: Any) -> Any:  # noqa: ANN401 - any of the steps
         def step(*given: Any, **named: Any) -> Any:  # noqa: ANN401
             left[0] -= 1
-            if left[0] < 0 and not after:
-                os._exit(DIED)
-            found = function(*given, **named)
             if left[0] < 0:
                 os._exit(DIED)
-            return found
+            return function(*given, **named)
 
         return step
 
@@ -60,10 +57,10 @@ def killed(root: Path, at: int, *words: str, after: bool) -> bool:
         os._exit(0)
 
 
-def kills(root: Path, every: int, *words: str, after: bool) -> Iterator[int]:
+def kills(root: Path, every: int, *words: str) -> Iterator[int]:
     """Kill a command at every so many of its steps; the caller mends it, and undoes it."""
     for at in range(0, MOST, every):
-        died = killed(root, at, *words, after=after)
+        died = killed(root, at, *words)
         yield at
         if not died:
             assert at
@@ -71,21 +68,14 @@ def kills(root: Path, every: int, *words: str, after: bool) -> Iterator[int]:
     pytest.fail("it never ends")
 
 
-AFTER = pytest.mark.parametrize(
-    ("every", "after"),
-    [
-        pytest.param(9, False, id="some"),
-        pytest.param(1, False, id="before", marks=pytest.mark.slow),
-        pytest.param(1, True, id="after", marks=pytest.mark.slow),
-    ],
-)
+EVERY = pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])
 
 
-@AFTER
-def test_allocate(fleet: FleetOfRoots, every: int, after: bool) -> None:
+@EVERY
+def test_allocate(fleet: FleetOfRoots, every: int) -> None:
     a, b = fleet.host("a"), fleet.host("b")
     run(b, *ALLOCATE, "db")
-    for at in kills(a, every, *ALLOCATE, "web", after=after):
+    for at in kills(a, every, *ALLOCATE, "web"):
         run(a, "sync")
         is_well(fleet, (a, b))
         run(a, *ALLOCATE, "web")
@@ -95,12 +85,12 @@ def test_allocate(fleet: FleetOfRoots, every: int, after: bool) -> None:
         run(a, "release", "--forget", "web")
 
 
-@AFTER
-def test_release(fleet: FleetOfRoots, every: int, after: bool) -> None:
+@EVERY
+def test_release(fleet: FleetOfRoots, every: int) -> None:
     a, b = fleet.host("a"), fleet.host("b")
     for root in (a, b):
         run(root, *ALLOCATE, "web")
-    for _ in kills(a, every, "release", "web", after=after):
+    for _ in kills(a, every, "release", "web"):
         # The next command mends it, whichever that is.
         run(a, *ALLOCATE, "other")
         is_well(fleet, (a, b))
@@ -111,12 +101,12 @@ def test_release(fleet: FleetOfRoots, every: int, after: bool) -> None:
         assert ranges(a) == ranges(b)
 
 
-@AFTER
-def test_sync(fleet: FleetOfRoots, every: int, after: bool) -> None:
+@EVERY
+def test_sync(fleet: FleetOfRoots, every: int) -> None:
     a, b = fleet.host("a", "usernsplan_operator"), fleet.host("b")
     run(b, *ALLOCATE, "old")
     run(a, *ALLOCATE, "web", "--on", "b")
-    for _ in kills(b, every, "sync", after=after):
+    for _ in kills(b, every, "sync"):
         run(b, "sync")
         is_well(fleet, (a, b))
         assert sorted(ranges(b)) == ["old", "web"]

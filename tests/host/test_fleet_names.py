@@ -270,6 +270,13 @@ def test_what_was_asked_is_taken_back_before_it_is_done(
     assert fleet.holds() == set()
     run(b, "sync")
     assert ranges(b) == {}
+    # And so is a release.
+    run(b, *ALLOCATE, "web")
+    assert asked(a, "release", "web", "--on", "b") == {("b", "web")}
+    assert asked(a, *ALLOCATE, "web", "--on", "b") == {("b", "web")}
+    assert asked(a, *ALLOCATE, "web", "--on", "b") == set()
+    run(b, "sync")
+    assert "web" in ranges(b)
 
 
 @pytest.mark.slow
@@ -302,7 +309,7 @@ def test_what_hosts_have_of_their_own_is_avoided_or_named(
 
 
 @pytest.mark.parametrize(
-    "words", [(*ALLOCATE, "web", "--on", "a"), *slow(("release", "other", "--everywhere"))]
+    "words", [(*ALLOCATE, "web", "--on", "a"), *slow((("release", "other", "--everywhere"),))]
 )
 def test_only_an_operator_asks(
     fleet: FleetOfRoots, three: tuple[Path, Path, Path], words: tuple[str, ...]
@@ -325,3 +332,63 @@ def test_what_cannot_be_asked_is_said(three: tuple[Path, Path, Path], tmp_path: 
     alone = tmp_path / "alone"
     (alone / "etc").mkdir(parents=True)
     assert "no fleet" in run(alone, *ALLOCATE, "web", "--everywhere", status=REFUSED)[1]
+
+
+@pytest.mark.slow
+def test_a_host_that_has_the_name_with_other_ids_is_not_asked(
+    fleet: FleetOfRoots, three: tuple[Path, Path, Path]
+) -> None:
+    a, b, c = three
+    run(b, *ALLOCATE, "web", "--local")
+    run(c, *ALLOCATE, "mail", "--strategy", "shared")
+    for name, host in (("web", "b"), ("mail", "c")):
+        err = refused(fleet, a, *ALLOCATE, name, "--on", "a,b,c")
+        assert f"{host} has '{name}' already, and not with these ids" in err
+    # A host that has the same ids is asked nothing.
+    assert asked(a, *ALLOCATE, "web", "--on", "a,c") == {("c", "web")}
+
+
+@pytest.mark.slow
+def test_a_name_that_others_take_while_an_operator_asks_has_no_second_ids(
+    fleet: FleetOfRoots, three: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from usernsplan.ledger.fleet import FleetLedger  # noqa: PLC0415 - needs psycopg
+
+    a, b, c = three
+    ask = FleetLedger.ask
+
+    def late(ledger: FleetLedger, *values: Any) -> Any:  # noqa: ANN401 - as it is
+        if not ranges(c):
+            usernsplan(*ALLOCATE, "web", "--start", "524288000", "--root", c)
+        return ask(ledger, *values)
+
+    monkeypatch.setattr(FleetLedger, "ask", late)
+    _, err = run(a, *ALLOCATE, "web", "--on", "b", status=REFUSED)
+    assert "'web' has the uids 524288000-524353535, on c" in err
+    assert {(start, host) for _, _, start, _, host, _ in fleet.holds()} == {(524288000, "c")}
+    monkeypatch.undo()
+    assert asked(a, *ALLOCATE, "web", "--on", "b") == {("b", "web")}
+    run(b, "sync")
+    assert ranges(b) == ranges(c)
+
+
+@pytest.mark.slow
+def test_a_host_that_joins_says_what_it_has_of_its_own(fleet: FleetOfRoots) -> None:
+    a = fleet.host("a", "usernsplan_operator")
+    b = fleet.root("b", "")
+    put(b, "subuid", "alice:589824:65536\n")
+    run(b, "ledger", "join", fleet.role("h_b"))
+    run(a, *ALLOCATE, "web", "--on", "a,b")
+    assert ranges(a) == {"web": 655360}
+
+
+def test_list_and_show_say_which_names_are_local(hosts: tuple[Path, Path]) -> None:
+    a, _ = hosts
+    run(a, *ALLOCATE, "web", "--local")
+    run(a, *ALLOCATE, "db")
+    found = document_in(run(a, "list", "--json")[0])["allocations"]
+    assert {one["name"]: one["local"] for one in found} == {"web": True, "db": False}
+    [shown] = document_in(run(a, "show", "web", "--json")[0])["allocations"]
+    assert shown["local"] is True
+    assert "this host's alone" in run(a, "show", "web")[0]
+    assert "this host's alone" not in run(a, "show", "db")[0]

@@ -314,14 +314,16 @@ class FleetLedger:
             json.dumps(dict(options), sort_keys=True),
             *arrays(rows, 4),
         )
-        return [(host, name) for host, name in found]
+        # What is taken back may be asked the other way at once.
+        return [(host, name) for host, name in dict.fromkeys(found)]
 
     def ask_release(self, hosts: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]]:
         """Ask hosts to release these names; returns what is new, (host, name)."""
         found = self.server.rows(
             "SELECT * FROM usernsplan.ask_release(%s, %s)", list(hosts), list(names)
         )
-        return [(host, name) for host, name in found]
+        # What is taken back may be asked the other way at once.
+        return [(host, name) for host, name in dict.fromkeys(found)]
 
     def avoid(self, hosts: Sequence[str]) -> None:
         """Let ``deciding`` count what these hosts have of their own as taken."""

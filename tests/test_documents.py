@@ -99,6 +99,8 @@ OF_FLEET = [
     ("fleet-history", "history --fleet"),
     ("check", "check --fleet"),
     ("asked", "allocate more --strategy per-container --on b --dry-run"),
+    ("sync", "sync"),
+    ("sync-timer", "sync --install-timer"),
 ]
 PLAN = "strategy: per-container\nengines: [podman]\ncontainers: [{name: db, volumes: [VOLUME]}]\n"
 
@@ -159,8 +161,13 @@ def test_a_document_of_a_fleet_is_as_the_schema_says(fleet: FleetOfRoots) -> Non
     here(*typed(MADE, root))
     here(*typed("fix-volume DIR --container web --mode shift --root ROOT", root))
     here(*typed("release old --root ROOT", root))
+    for name, strategy in (("new", "per-container"), ("old", ""), ("bad", "shared")):
+        fleet.query(
+            "INSERT INTO usernsplan.wish (host, name, strategy) VALUES (1, %s, %s)", name, strategy
+        )
     for kind, words in OF_FLEET:
-        out, _ = here(*words.split(), "--root", root, "--json")
+        status = 3 if kind == "sync" else 0
+        out, _ = here(*words.split(), "--root", root, "--json", status=status)
         assert document_in(out)["kind"] == kind, words
 
 
@@ -174,7 +181,8 @@ def with_json(command: Any, name: str = "") -> Iterator[str]:  # noqa: ANN401 - 
 def test_every_command_with_json_and_every_kind_are_tried_above() -> None:
     commands = set(with_json(typer.main.get_command(app_of(COMMANDS))))
     assert len(commands) > 15
-    tried = {" ".join(words.split()[:2]) for _, _, words in CASES}
+    every = (*(words for _, _, words in CASES), *(words for _, words in OF_FLEET))
+    tried = {" ".join(words.split()[:2]) for words in every}
     missing = {
         name for name in commands if not any(f"{one} ".startswith(f"{name} ") for one in tried)
     }

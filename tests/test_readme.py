@@ -22,6 +22,7 @@ TEXT = [block for kind, block in BLOCKS if kind == "text"]
 PYTHON = [block for kind, block in BLOCKS if kind == "python"]
 YAML = [block for kind, block in BLOCKS if kind == "yaml"]
 [FIXED] = [block for block in TEXT if block.startswith("/var/lib/content for web")]
+[PLAN_FILE] = [block for block in YAML if "reservations:" in block]
 [CONFIG] = [block for block in YAML if "publish: none" in block]
 [PLAN] = [block for block in SHELL if "usernsplan plan" in block]
 
@@ -196,7 +197,7 @@ def below(root: Path, block: str) -> str:
 
 @needs_root
 def test_the_plan_file_becomes_what_the_host_has(program: dict[str, str], tmp_path: Path) -> None:
-    root, file = tmp_path / "host", YAML[0]
+    root, file = tmp_path / "host", PLAN_FILE
     (tmp_path / "usernsplan.yaml").write_text(file)
     for name in ("etc", "srv/web", "srv/db", "srv/rootfs"):
         (root / name).mkdir(parents=True)

@@ -32,7 +32,8 @@ HEAVY = {
         "tabulate",
         "psycopg",
     ),
-    *("usernsplan.ledger.fleet", "usernsplan.ledger.postgres", "usernsplan.joining"),
+    *("usernsplan.ledger.fleet", "usernsplan.ledger.postgres", "usernsplan.ledger.received"),
+    *("usernsplan.joining", "usernsplan.syncing"),
     *("dataclasses", "inspect", "subprocess", "threading", "hashlib", "urllib.parse"),
 }
 if sys.version_info >= (3, 11):  # before, a whole database is read and written as a file

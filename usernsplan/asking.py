@@ -16,31 +16,34 @@ from usernsplan.ledger.fleet import FleetLedger
 from usernsplan.model import AllocateRequest, Asked, LedgerState, ReleaseRequest
 from usernsplan.planner.allocate import make_plan
 from usernsplan.planner.release import make_release
-from usernsplan.strategies import PerContainer, SingleUid
+from usernsplan.strategies import PerContainer, SingleUid, named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from usernsplan.layout import Layout
     from usernsplan.model import Allocation, HostState, Plan
+    from usernsplan.planfile import PlanFile
 
 # The options of a request that other hosts can be asked for.
 _ASKABLE = frozenset({"names", "strategy", "options", "defaults", "places", "start", "pool", "yes"})
 
 
-def allocate(
+def allocate(  # noqa: PLR0913 - the options of the command
     layout: Layout,
     request: AllocateRequest,
     hosts: Sequence[str],
     command: str = "",
     *,
     really: bool = True,
+    here_too: bool = True,
 ) -> Asked:
     """Give names the same ids on these hosts; on all of the fleet, if there are none.
 
-    The ids are free on this host and on those, as far as they have published theirs. Raises
-    InvalidValueError for a host that is unknown, and for a request that other hosts cannot be asked
-    for; NotPermittedError unless the role is an operator's, and what apply.carry_out raises.
+    ``here_too`` False: only others are asked. The ids are free on this host and on those, as far as
+    they have published theirs. Raises InvalidValueError for a host that is unknown, and for a request
+    that other hosts cannot be asked for; NotPermittedError unless the role is an operator's, and what
+    apply.carry_out raises.
     """
     plain = AllocateRequest(request.names)
     if not request.names or any(
@@ -53,6 +56,7 @@ def allocate(
             hint="leave the other options out; or run the command on each host",
         )
     ledger, here, others = _opened(layout, request.names, hosts)
+    here = here and here_too
     ledger.avoid(others)
     decide = partial(make_plan, request=request)
     plan = apply.preview(layout, ledger, decide)
@@ -74,6 +78,22 @@ def allocate(
     return Asked(
         "allocate", request.names, tuple(others), tuple(new), tuple(made), plan if here else None
     )
+
+
+def of_plan(layout: Layout, plan: PlanFile, *, really: bool) -> list[Asked]:
+    """Ask for what a plan file has for other hosts. Raises as ``allocate`` does."""
+    found = []
+    for one in plan.elsewhere:
+        options: dict[str, int | str] = {**plan.spec.options, **dict(one.options)}
+        request = AllocateRequest(
+            one.names,
+            strategy=named(plan.spec.strategy, options),
+            options=options,
+            start=one.start,
+            pool=plan.spec.pool,
+        )
+        found.append(allocate(layout, request, one.hosts, really=really, here_too=False))
+    return found
 
 
 def release(

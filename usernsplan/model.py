@@ -355,7 +355,9 @@ class Wish(NamedTuple):
     ``options`` are those of the strategy, as AllocateRequest has them, and ``start`` is the first host
     id, which the fleet has given to the name; None if it takes no range. ``role`` is the database
     role that asked, ``at`` (UTC, ISO 8601) when. Anybody who may write to the database can have
-    written this: a host decides about it as about a request of a user.
+    written this: a host decides about it as about a request of a user. ``refused`` is why the host
+    refused it the last time, and ``fault`` why no host would grant it; "" if neither. ``exactly`` is
+    ``at`` as the server has it: a later wish for the name is another one.
     """
 
     name: str
@@ -364,6 +366,9 @@ class Wish(NamedTuple):
     start: int | None
     role: str
     at: str
+    refused: str = ""
+    exactly: str = ""
+    fault: str = ""
 
 
 class Clash(NamedTuple):
@@ -407,6 +412,15 @@ class Synced:
     def changed(self) -> bool:
         """Tell whether something was not as it should be."""
         return bool(self.done or self.agreed or self.repair.changed)
+
+
+class Timer(NamedTuple):
+    """The timer of ``sync``: whether it is installed now, the paths of its units, and what is missing yet."""
+
+    installed: bool
+    changed: bool
+    paths: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -747,7 +761,7 @@ class ContainerOptions:
     that of the request. ``passes`` are texts as --pass takes them, ``within`` the owner of whose
     lines it is a slice, ``was`` its former name. With ``adopt`` it is what stands on the host under
     this name; ``map`` are the extents that it then has to have, as formats.passes writes them.
-    ``pass_privileged`` is as in AllocateRequest.
+    ``pass_privileged`` and ``local`` are as in AllocateRequest.
     """
 
     strategy: Strategy
@@ -762,6 +776,7 @@ class ContainerOptions:
     adopt: bool = False
     map: tuple[str, ...] = ()
     pass_privileged: bool = False
+    local: bool = False
 
 
 @dataclass(frozen=True, slots=True)

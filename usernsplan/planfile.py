@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from usernsplan.ledger import Ledger
     from usernsplan.model import HostState, LedgerState, Volume, VolumeMount
     from usernsplan.planner.desired import PlanDiff
+    from usernsplan.planner.of_hosts import Elsewhere
     from usernsplan.planner.wanted import ToMount, Wanted
     from usernsplan.volume.job import Watch
 
@@ -62,16 +63,18 @@ class Fixed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PlanFile:
-    """A plan file: its text and its values.
+    """A plan file: its text and its values, as far as they are for this host.
 
-    ``prune`` releases what it does not name. ``seen`` is the fingerprint of the plan that was shown;
-    None unless it comes from a saved plan.
+    ``elsewhere`` is what other hosts of the fleet are asked for. ``prune`` releases what the file does
+    not name. ``seen`` is the fingerprint of the plan that was shown; None unless it comes from a saved
+    plan.
     """
 
     text: str
     spec: Spec
     prune: bool = False
     seen: str | None = None
+    elsewhere: tuple[Elsewhere, ...] = ()
 
 
 def load(
@@ -393,6 +396,14 @@ def _parsed(
     spec = formats.parse(raw, place)
     if config is not None:
         spec = of_spec(spec, config)
+    asked: tuple[Elsewhere, ...] = ()
+    if spec.hosts:
+        from usernsplan.ledger import member  # noqa: PLC0415 - only in a fleet
+        from usernsplan.planner import of_hosts  # noqa: PLC0415
+
+        who = member.read(layout)
+        asked = tuple(of_hosts.elsewhere(spec, who.host)) if who else ()
+        spec = of_hosts.here(spec, who.host if who else None)
     containers = tuple(
         replace(
             one,
@@ -400,7 +411,8 @@ def _parsed(
         )
         for one in spec.containers
     )
-    return PlanFile(raw.decode("utf-8-sig"), replace(spec, containers=containers), prune)
+    spec = replace(spec, containers=containers)
+    return PlanFile(raw.decode("utf-8-sig"), spec, prune, elsewhere=asked)
 
 
 def _below(layout: Layout, volume: SpecVolume) -> SpecVolume:

@@ -91,6 +91,38 @@ def test_what_the_host_itself_has_of_these_ids_stands_in_the_way_and_is_named(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "text", "named"),
+    [
+        (
+            "var/lib/lxc/c1/config",
+            "lxc.rootfs.path = dir:/var/lib/lxc/c1/rootfs\nlxc.idmap = u 0 {start} 65536\n",
+            "used by",
+        ),
+        (
+            "etc/userdb/club.group",
+            '{{"groupName":"club","gid":{start},"service":"io.systemd.DropIn"}}\n',
+            "an account or a group",
+        ),
+    ],
+)
+def test_what_other_programs_of_the_host_have_of_these_ids_stands_in_the_way(
+    fleet: FleetOfRoots, hosts: tuple[Path, Path], file: str, text: str, named: str
+) -> None:
+    a, b = hosts
+    run(a, *ALLOCATE, "web")
+    start = ranges(a)["web"]
+    (b / file).parent.mkdir(parents=True, exist_ok=True)
+    (b / file).write_text(text.format(start=start))
+    err = refused(fleet, b, *ALLOCATE, "web")
+    assert "is not free" in err
+    assert named in err
+    # Other names get other ids, and --local too.
+    run(b, *ALLOCATE, "web", "--local")
+    assert ranges(b)["web"] != start
+
+
+@pytest.mark.slow
 def test_a_name_that_others_have_is_not_renamed_nor_is_another_one_given_it(
     fleet: FleetOfRoots, hosts: tuple[Path, Path]
 ) -> None:
@@ -185,7 +217,7 @@ def test_the_fleet_cannot_make_a_host_give_out_ids_that_no_container_may_have(
         start + 1000,
     )
     err = refused(fleet, b, *ALLOCATE, "web", "--size", "1000")
-    assert "is not free" in err
+    assert "this host does not take it" in err
 
 
 @pytest.mark.slow
@@ -392,3 +424,74 @@ def test_list_and_show_say_which_names_are_local(hosts: tuple[Path, Path]) -> No
     assert shown["local"] is True
     assert "this host's alone" in run(a, "show", "web")[0]
     assert "this host's alone" not in run(a, "show", "db")[0]
+
+
+FOR_HOSTS = """\
+strategy: per-container
+hosts:
+  b: [db]
+  '*': [web]
+containers: [web, {name: db, size: 131072}, mine]
+"""
+
+
+def test_a_plan_file_is_applied_once_for_several_hosts(
+    fleet: FleetOfRoots, three: tuple[Path, Path, Path]
+) -> None:
+    a, b, c = three
+    put(a, "../plan.yaml", FOR_HOSTS)
+    file = str(a / "plan.yaml")
+    everything = [("b", "db"), ("b", "web"), ("c", "web")]
+
+    def told(*words: str, status: int = 0) -> list[tuple[str, str]]:
+        found = document_in(run(a, *words, file, "--json", status=status)[0])
+        return sorted((one["host"], one["name"]) for one in found["asked"])
+
+    assert told("plan", "--check", status=4) == everything
+    assert fleet.holds() == set()
+    assert told("apply", "--yes") == everything
+    assert told("plan", "--check") == told("apply", "--yes") == []
+    assert sorted(ranges(a)) == ["mine", "web"]
+    for root in (b, c):
+        run(root, "sync")
+    assert sorted(ranges(b)) == ["db", "web"]
+    assert ranges(c) == {"web": ranges(a)["web"]}
+    assert lines(b)["usernsplan-db"].endswith(":131072")
+    assert told("plan", "--check") == []
+
+
+@pytest.mark.slow
+def test_what_a_plan_file_cannot_have_for_other_hosts_is_said(
+    three: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    a, b, _ = three
+    put(a, "../plan.yaml", FOR_HOSTS)
+    # Not by a host's role.
+    run(b, "apply", "--yes", str(a / "plan.yaml"), status=8)
+    assert ranges(b) == {}
+    for old, new, fact, status in (
+        ("[db]", "[dp]", "hosts: this file has no container 'dp'", 1),
+        ("  b:", "  bb:", "the fleet has no host 'bb'", 2),
+        ("size: 131072", "volumes: [/srv]", "but not for volumes", 1),
+    ):
+        put(a, "../plan.yaml", FOR_HOSTS.replace(old, new))
+        _, err = run(a, "plan", str(a / "plan.yaml"), status=status)
+        assert fact in err
+    alone = tmp_path / "alone"
+    (alone / "etc").mkdir(parents=True)
+    put(alone, "plan.yaml", FOR_HOSTS)
+    assert "in no fleet" in run(alone, "plan", str(alone / "etc/plan.yaml"), status=1)[1]
+    put(alone, "plan.yaml", FOR_HOSTS.replace("  b: [db]\n", ""))
+    run(alone, "apply", "--yes", str(alone / "etc/plan.yaml"))
+    assert sorted(ranges(alone)) == ["db", "mine", "web"]
+
+
+def test_a_plan_file_has_names_that_are_local(three: tuple[Path, Path, Path]) -> None:
+    a, b, _ = three
+    run(a, *ALLOCATE, "web")
+    put(b, "../plan.yaml", "strategy: per-container\ncontainers: [{name: web, local: true}]\n")
+    run(b, "apply", "--yes", str(b / "plan.yaml"))
+    assert ranges(b)["web"] != ranges(a)["web"]
+    assert "local: true" in run(b, "export")[0]
+    put(b, "../plan.yaml", run(b, "export")[0])
+    run(b, "plan", "--check", str(b / "plan.yaml"))

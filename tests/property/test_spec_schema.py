@@ -105,6 +105,7 @@ containers = texts | st.fixed_dictionaries(
         "lines": st.booleans(),
         "user": users,
         "volumes": st.lists(volumes, max_size=3),
+        "local": st.booleans(),
         **options,
     },
 )
@@ -119,6 +120,7 @@ documents = st.fixed_dictionaries(
         "daemon": st.just(value=False) | texts,
         "lines": st.booleans(),
         "containers": st.lists(containers, max_size=3),
+        "hosts": st.dictionaries(texts, st.lists(texts, max_size=2), max_size=2),
         "reservations": st.lists(reservations, max_size=3),
         **options,
     },

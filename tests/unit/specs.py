@@ -41,6 +41,10 @@ containers:
       - {path: /srv/logs, method: auto}
     lines: false
     publish: passwd
+  - {name: mine, local: true}
+hosts:
+  web1: [web]
+  '*': [db, web]
 reservations:
   - ids: 765536-831071
     for: the NFS server

@@ -27,11 +27,11 @@ from usernsplan.formats.spec_writer import document, text
 from usernsplan.ids import IdRange
 
 ROOT_KEYS = (
-    "version, strategy, pool, engines, publish, daemon, lines, containers, reservations, harden, "
+    "version, strategy, pool, engines, publish, daemon, lines, containers, reservations, harden, hosts, "
     "size, block, container-id, dockerroot, max, identity"
 )
 CONTAINER_KEYS = (
-    "name, owner, start, lines, publish, user, volumes, engines, pass, pass-privileged, within, was, adopt, map, harden, "
+    "name, owner, start, lines, publish, user, volumes, engines, pass, pass-privileged, within, was, adopt, local, map, harden, "
     "size, block, container-id, dockerroot, max, identity"
 )
 # A container with volumes.
@@ -71,6 +71,7 @@ def test_every_key_is_read_with_its_line() -> None:
     assert [list(c.lines) for c in spec.containers] == [
         [],
         ["name", "owner", "start", "user", "size", "volumes", "lines", "publish"],
+        ["name", "local"],
     ]
     assert replace(spec, containers=tuple(replace(c, lines={}) for c in spec.containers)) == Spec(
         place="p.yaml",
@@ -120,20 +121,22 @@ def test_every_key_is_read_with_its_line() -> None:
                 in_files=False,
                 publish="passwd",
             ),
+            SpecContainer("mine", 39, "containers[2]", local=True),
         ),
         reservations=(
-            SpecReservation(IdRange(765536, 65536), "the NFS server", 40, "reservations[0]"),
-            SpecReservation(IdRange(5, 1), "one", 42, "reservations[1]"),
+            SpecReservation(IdRange(765536, 65536), "the NFS server", 44, "reservations[0]"),
+            SpecReservation(IdRange(5, 1), "one", 46, "reservations[1]"),
         ),
+        hosts=(("web1", ("web",)), ("*", ("db", "web"))),
         lines=spec.lines,
         in_files=True,
         publish="userdb",
     )
     assert list(spec.lines) == [
         *("version", "strategy", "size", "block", "container-id", "dockerroot", "max", "identity"),
-        *("pool", "engines", "daemon", "containers", "reservations", "lines", "publish"),
+        *("pool", "engines", "daemon", "containers", "hosts", "reservations", "lines", "publish"),
     ]
-    assert list(spec.lines.values()) == [*range(2, 12), 15, 16, 39, 43, 44]
+    assert list(spec.lines.values()) == [*range(2, 12), 15, 16, 40, 43, 47, 48]
 
 
 @both_loaders

@@ -393,6 +393,8 @@ def _by_file(
             hint="leave out --strategy",
         )
     note([f"{file.path} sets what is allocated"])
+    if loaded.elsewhere:
+        note(["other hosts are asked for their part by 'usernsplan apply'"])
     return planfile.allocating(loaded, replace_remap=replace_remap), planfile.names(loaded)
 
 

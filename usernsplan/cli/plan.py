@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 from usernsplan import planfile
 from usernsplan.cli.emit import colours, emit, write
@@ -26,7 +26,15 @@ from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
 from usernsplan.report import desired as report
 from usernsplan.report.colour import Paint
+from usernsplan.report.json_ import besides
 from usernsplan.values import replace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from usernsplan.layout import Layout
+    from usernsplan.model import Asked
+    from usernsplan.planfile import PlanFile
 
 File = Annotated[
     str,
@@ -81,10 +89,15 @@ def plan(
 
     new = new_root(layout) if desired.allocate.changed else []
     note(new if json else ())
-    emit(report.planned(desired, loaded.spec.place, layout, new, Paint(colours())), as_json=json)
+    others = _others(layout, loaded, really=False)
+    with besides(**_asked(others)):
+        emit(
+            report.planned(desired, loaded.spec.place, layout, new, Paint(colours())), as_json=json
+        )
+    _tell(others, as_json=json, done=False)
     if out is not None:
         note([f"saved; apply exactly this with: {layout.command(f'apply --plan {shell(out)}')}"])
-    if check and desired.pending:
+    if check and (desired.pending or any(one.changed for one in others)):
         sys.exit(ExitStatus.CHANGES_PENDING)
 
 
@@ -105,7 +118,8 @@ def apply(
 ) -> None:
     """Apply a plan file to this host, after asking.
 
-    The command does exactly what it showed. If the host changed since, it does nothing (exit 6);
+    What the file has for other hosts of a fleet (hosts), they are asked for: each does it at its next
+    'usernsplan sync'. The command does exactly what it showed. If the host changed since, it does nothing (exit 6);
     run it again. Without --prune and --fix-volumes, it only allocates ids.
 
     \b
@@ -131,10 +145,14 @@ def apply(
     place, command = loaded.spec.place, typed()
     new = new_root(layout) if shown.allocate.changed else []
     note(new if json else ())
+    others = _others(layout, loaded, really=False)
     if not json:
         emit(report.planned(shown, place, layout, new, Paint(colours())), as_json=False)
 
-    is_work = shown.allocate.changed or shown.pruning or bool(fix_volumes and shown.to_fix)
+        _tell(others, as_json=False, done=False)
+
+    is_here = shown.allocate.changed or shown.pruning or bool(fix_volumes and shown.to_fix)
+    is_work = is_here or any(one.changed for one in others)
     if is_work and not yes:
         if json:
             raise InvalidValueError("--json cannot prompt", hint="use --yes")
@@ -144,18 +162,45 @@ def apply(
     with watching() as watch:
         come, away, gone = planfile.carry_out(layout, ledger, loaded, shown, command, watch=watch)
         given = planfile.fix_volumes(layout, ledger, shown, command, watch) if fix_volumes else ()
+    # After this host's part, so that a name of both is known by then.
+    others = _others(layout, loaded, really=True)
 
     fixed = (*away, *given)
     done = replace(shown, allocate=come, prune=gone)
     # The preview printed these findings already. Others may be new, such as a finished run.
     foreseen = (*shown.allocate.findings, *shown.prune.findings)
     result = report.applied(done, place, layout, fixed, foreseen, changed=is_work)
-    if json or is_work:
-        emit(result, as_json=json)
+    if json or is_here:
+        with besides(**_asked(others)):
+            emit(result, as_json=json)
     else:
         warn(result.findings)
+    _tell(others, as_json=json, done=True)
     if any(one.failed for one in fixed) or come.unfinished:
         sys.exit(ExitStatus.DONE_IN_PART)
+
+
+def _others(layout: Layout, plan: PlanFile, *, really: bool) -> list[Asked]:
+    """Ask the other hosts that the file names."""
+    if not plan.elsewhere:
+        return []
+    from usernsplan import asking  # noqa: PLC0415 - only in a fleet
+
+    return asking.of_plan(layout, plan, really=really)
+
+
+def _asked(others: Sequence[Asked]) -> dict[str, list[dict[str, str]]]:
+    """The field of a document about other hosts; none for a file that names none."""
+    new = [{"host": host, "name": name} for one in others for host, name in one.new]
+    return {"asked": new} if others else {}
+
+
+def _tell(others: Sequence[Asked], *, as_json: bool, done: bool) -> None:
+    """Say what other hosts are asked; a document has it as the field asked."""
+    if others and not as_json:
+        from usernsplan.report import asked  # noqa: PLC0415 - only in a fleet
+
+        note(text for one in others for text in asked.lines(one, done=done))
 
 
 def export(root: Root = "/", json: Json = False) -> None:

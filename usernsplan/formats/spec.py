@@ -77,8 +77,8 @@ class SpecContainer:
     ``engines`` are served for it in addition to those of the whole file. ``at`` is its key in the
     file, and ``lines`` are the lines of its own keys. ``in_files`` is its key lines: whether subuid
     and subgid have it, or the ledger alone; None: the file does not say. ``publish`` is for it
-    instead of that of the file. ``passes``, ``within``, ``was``, ``adopt``, ``map`` and
-    ``pass_privileged`` are as in ContainerOptions. ``harden`` is its policy, False for none; None:
+    instead of that of the file. ``passes``, ``within``, ``was``, ``adopt``, ``map``,
+    ``pass_privileged`` and ``local`` are as in ContainerOptions. ``harden`` is its policy, False for none; None:
     the file does not say.
     """
 
@@ -99,6 +99,7 @@ class SpecContainer:
     adopt: bool = False
     map: tuple[str, ...] = ()
     pass_privileged: bool = False
+    local: bool = False
     harden: Policy | Literal[False] | None = None
 
 
@@ -121,7 +122,8 @@ class Spec:
     points; False: daemon.json stays as it is. ``place`` is the path of the file, for messages, and
     ``lines`` are the lines of its keys. ``defaults`` are the host's own options of the strategy, and
     ``places`` are where the host sets what the file leaves open. ``in_files`` and ``harden`` are
-    for containers that do not say it themselves.
+    for containers that do not say it themselves. ``hosts`` are hosts of a fleet, each with the names
+    of its containers; "*" is all of them.
     """
 
     place: str
@@ -138,6 +140,7 @@ class Spec:
     publish: Publish | None = None
     in_files: bool | None = None
     harden: Policy | Literal[False] | None = None
+    hosts: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 def parse(raw: bytes, place: str) -> Spec:
@@ -159,6 +162,7 @@ def parse(raw: bytes, place: str) -> Spec:
         "containers": reader.containers,
         "reservations": reader.reservations,
         "harden": reader.policy,
+        "hosts": _hosts,
         **OPTIONS,
     }
     found = reader.document(node, readers, "strategy")
@@ -175,6 +179,7 @@ def parse(raw: bytes, place: str) -> Spec:
         publish=found.get("publish"),
         in_files=found.get("lines"),
         harden=found.get("harden"),
+        hosts=found.get("hosts", ()),
     )
 
 
@@ -251,6 +256,7 @@ class Reader(nodes.Reader):
             "within": nodes.text,
             "was": nodes.text,
             "adopt": nodes.boolean,
+            "local": nodes.boolean,
             "map": _map,
             "harden": self.policy,
             **OPTIONS,
@@ -271,6 +277,7 @@ class Reader(nodes.Reader):
             within=found.get("within", ""),
             was=found.get("was", ""),
             adopt=found.get("adopt", False),
+            local=found.get("local", False),
             map=tuple(found.get("map", ())),
             pass_privileged=found.get("pass-privileged", False),
             harden=found.get("harden"),
@@ -368,6 +375,19 @@ def _is_twice(one: SpecVolume, other: SpecVolume) -> bool:
     """Tell whether a container has a volume twice: it may have two mounts at different places."""
     both_mounts = one.method == other.method == "idmap"
     return one.path == other.path and not (both_mounts and one.at != other.at)
+
+
+def _hosts(node: yaml.Node, at: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Hosts of a fleet, each with the names of its containers."""
+    if not isinstance(node, yaml.MappingNode) or node.tag != f"{nodes.TAG}map":
+        raise nodes.WrongError(node, at, "expected a mapping of hosts")
+    found: dict[str, tuple[str, ...]] = {}
+    for key, value in node.value:
+        host = nodes.text(key, at)
+        if host in found:
+            raise nodes.WrongError(key, at, f"{host!r} appears a second time")
+        found[host] = tuple(nodes.names(value, f"{at}.{host}"))
+    return tuple(found.items())
 
 
 def _families(node: yaml.Node, at: str) -> list[str]:

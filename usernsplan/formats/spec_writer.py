@@ -49,6 +49,8 @@ def document(spec: Spec) -> dict[str, Any]:
     if spec.daemon is not None:
         found["daemon"] = spec.daemon
     found["containers"] = [_container(one) for one in spec.containers]
+    if spec.hosts:
+        found["hosts"] = {host: list(names) for host, names in spec.hosts}
     if spec.reservations:
         found["reservations"] = [{"ids": _ids(r.ids), "for": r.why} for r in spec.reservations]
     return found
@@ -83,6 +85,7 @@ def _container(one: SpecContainer) -> dict[str, Any]:
             "was": one.was or None,
             "within": one.within or None,
             "adopt": one.adopt or None,
+            "local": one.local or None,
             **one.options,
             "pass": list(one.passes) or None,
             "pass-privileged": one.pass_privileged or None,

@@ -1,4 +1,4 @@
-"""What root runs at boot: which program that is, and whether it is root's alone.
+"""What systemd runs as root: which program that is, and whether it is root's alone.
 
 A unit that starts a Python from somebody's home gives that person root at the next boot.
 """
@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import RefusedError, of_place, reason_of
 from usernsplan.escape import indented, line
 from usernsplan.host import programs, trust
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # Prints what the interpreter reads for a command of ours: where it looks, what lies there (a .pth
 # file runs code), what it loads, and this package. With -I it looks at no variable of the
 # environment and not into the current folder.
 _LIST = """
 import importlib, os, sys
-ours = "cli.app", "cli.volumes", "volume.returning"
+ours = "cli.app", *sys.argv[1].split()
 # What our modules import only when it is needed.
 later = "dataclasses datetime hashlib selectors shlex shutil subprocess tempfile textwrap traceback"
-for name in (*(f"usernsplan.{one}" for one in ours), *later.split()):
+for name in (*(f"usernsplan.{one}" for one in ours), *later.split(), *sys.argv[2].split()):
     importlib.import_module(name)
 folders = [path for path in sys.path if path]
 found = {sys.executable, os.path.join(sys.prefix, "pyvenv.cfg"), *folders}
@@ -32,8 +36,10 @@ for module in sys.modules.values():
         found |= {file, os.path.join(os.path.dirname(file), "__pycache__")}
         found |= {getattr(module, "__cached__", None) or file}
 import usernsplan
-for folder, _, names in os.walk(usernsplan.__path__[0]):
-    found |= {folder, *(os.path.join(folder, name) for name in names)}
+whole = [usernsplan, *(sys.modules[name] for name in sys.argv[2].split())]
+for place in (place for package in whole for place in package.__path__):
+    for folder, _, names in os.walk(place):
+        found |= {folder, *(os.path.join(folder, name) for name in names)}
 sys.stdout.write("\\0".join(sorted(found)))
 """
 _ROOT_ONLY = frozenset({0})
@@ -48,10 +54,16 @@ def interpreter() -> str:
     return sys.executable
 
 
-def refuse_unsafe() -> None:
-    """Raise RefusedError if others can write what root would run at boot, or if it cannot run."""
+def refuse_unsafe(
+    modules: Sequence[str] = ("cli.volumes", "volume.returning"), packages: Sequence[str] = ()
+) -> None:
+    """Raise RefusedError if others can write what root would run at boot, or if it cannot run.
+
+    ``modules`` are ours that the command imports, and ``packages`` those of others.
+    """
+    words = (interpreter(), "-I", "-c", _LIST, " ".join(modules), " ".join(packages))
     with of_place(interpreter()):
-        status, said, why = programs.output((interpreter(), "-I", "-c", _LIST))
+        status, said, why = programs.output(words)
     if status:
         last = (why.strip().splitlines() or [f"exit status {status}"])[-1]
         raise RefusedError(

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from usernsplan.layout import Layout
 
 UNITS = "/etc/systemd/system"
-_WANTS = f"{UNITS}/multi-user.target.wants"
+# The target that starts a unit at boot.
+BOOT = "multi-user.target"
 # Where systemd itself is, on hosts with and without a merged /usr.
 _SYSTEMD = ("/usr/lib/systemd/systemd", "/lib/systemd/systemd")
 # sd_booted(3): systemd is the manager of this host.
@@ -52,13 +53,13 @@ def honours_idmap() -> bool:
     return False
 
 
-def problem(layout: Layout, name: str) -> str:
+def problem(layout: Layout, name: str, target: str = BOOT) -> str:
     """What keeps a unit of ours from its work, as the end of a sentence about it; "" if nothing."""
     if is_foreign(layout, name):
         return "was changed, or somebody else wrote it"
     if body(layout, name) is None:
         return "is missing"
-    return "" if _is_enabled(layout, name) else "is not enabled"
+    return "" if not target or _is_enabled(layout, name, target) else "is not enabled"
 
 
 def is_foreign(layout: Layout, name: str) -> bool:
@@ -72,22 +73,29 @@ def body(layout: Layout, name: str) -> str | None:
     return None if raw is None else unit_file.body_of(raw.decode(errors="replace"))
 
 
-def write(layout: Layout, name: str, text: str) -> None:
-    """Write a unit, enable it, and let systemd know."""
+def write(layout: Layout, name: str, text: str, target: str = BOOT) -> None:
+    """Write a unit, let a target want it ("": none), and let systemd know."""
+    files.make_folder(layout, UNITS)
     files.write(layout, {path_of(name): text.encode()}, mode=0o644)
-    files.make_folder(layout, _WANTS)
-    link = f"{_WANTS}/{name}"
-    with files.explained(layout, link), files.pinned(layout, link) as place:
-        with suppress(FileExistsError):
-            os.symlink(path_of(name), place.name, dir_fd=place.folder)
-        files.sync_folder(place.folder)
+    if target:
+        link = _link(name, target)
+        files.make_folder(layout, os.path.dirname(link))
+        with files.explained(layout, link), files.pinned(layout, link) as place:
+            with suppress(FileExistsError):
+                os.symlink(path_of(name), place.name, dir_fd=place.folder)
+            files.sync_folder(place.folder)
     _tell(layout, "daemon-reload")
 
 
-def remove(layout: Layout, name: str) -> None:
+def begin(layout: Layout, name: str) -> None:
+    """Let systemd start a unit now, and not only at the next boot."""
+    _tell(layout, "start", name)
+
+
+def remove(layout: Layout, name: str, target: str = BOOT) -> None:
     """Disable and remove a unit; systemd keeps what it has read until ``forget``."""
     # A unit that is enabled and missing is an error at boot; the other way round it is none.
-    for path in (f"{_WANTS}/{name}", path_of(name)):
+    for path in (_link(name, target), path_of(name)):
         with suppress(FileNotFoundError), files.pinned(layout, path) as place:
             os.unlink(place.name, dir_fd=place.folder)
             files.sync_folder(place.folder)
@@ -101,9 +109,13 @@ def forget(layout: Layout, name: str) -> None:
     _tell(layout, "reset-failed", name)
 
 
-def _is_enabled(layout: Layout, name: str) -> bool:
+def _link(name: str, target: str) -> str:
+    return f"{UNITS}/{target}.wants/{name}"
+
+
+def _is_enabled(layout: Layout, name: str, target: str) -> bool:
     try:
-        with files.pinned(layout, f"{_WANTS}/{name}") as place:
+        with files.pinned(layout, _link(name, target)) as place:
             return os.readlink(place.name, dir_fd=place.folder) == path_of(name)
     except OSError:
         return False

@@ -15,27 +15,29 @@ from __future__ import annotations
 
 import json
 from itertools import starmap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from usernsplan.claims.of_host import Own
-from usernsplan.errors import DamagedLedgerError, LedgerError, UsernsplanError
+from usernsplan.errors import DamagedLedgerError, LedgerError, RefusedError, UsernsplanError
 from usernsplan.escape import line
 from usernsplan.fleetwide import Away
-from usernsplan.ids import IdRange, IdSet
-from usernsplan.ledger import codec, member, schema
+from usernsplan.ledger import codec, member, received, schema
 from usernsplan.ledger.exclusive import Hold, changed, holds
 from usernsplan.ledger.fold import fold
 from usernsplan.ledger.postgres import Server, arrays, shown
-from usernsplan.model import Clash, Event, Fleet, Known, LedgerState, Wish
+from usernsplan.model import Clash, Event, Fleet, LedgerState
 from usernsplan.values import NamedTuple, replace
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from usernsplan.formats.accounts import Accounts
+    from usernsplan.ids import IdSet
     from usernsplan.layout import Layout
     from usernsplan.ledger.member import Member
+    from usernsplan.ledger.received import Received
     from usernsplan.ledger.sqlite import SqliteLedger
-    from usernsplan.model import HistoryEntry, Intent, LedgerChange, Record
+    from usernsplan.model import HistoryEntry, Intent, Known, LedgerChange, Record, Wish
 
 _WIDTH_OF_HOLD = len(Hold._fields)
 
@@ -108,10 +110,13 @@ class FleetLedger:
         except DamagedLedgerError:
             if not view.event:
                 raise
-            # A repair is due: agree brings the file back.
             found = LedgerState()
         # A run has to bring both to one state before it decides: see agree.
         is_behind = view.event != found.number or view.intended is not None
+        # A machine that was cloned has as many events as the other one.
+        is_behind = is_behind or bool(found.number and not self._is_same_history(view))
+        if view.event > found.number:
+            found = self._received(view).state
         return replace(found, interrupted=found.interrupted or is_behind, fleet=self._fleet(view))
 
     def about(self, ids: IdSet) -> LedgerState:
@@ -135,8 +140,16 @@ class FleetLedger:
         return self._local.renames()
 
     def pending(self) -> Intent | None:
-        """The intent of an interrupted run, whichever of the two places has it."""
-        return self._local.pending() or self._elsewhere()
+        """The intent of an interrupted run.
+
+        One that only the server has never began here, or ``agree`` brings it back with the file.
+        """
+        try:
+            return self._local.pending()
+        except DamagedLedgerError:
+            if not self._view().event:
+                raise
+            return None
 
     def agree(self) -> tuple[str, ...]:
         """Bring both places to one state, under the locks; returns what was done, for messages.
@@ -153,16 +166,21 @@ class FleetLedger:
         if not damage and not self._is_same_history(view):
             raise self._other_machine()
         if view.event > number or damage:
-            self._bring_back()
             had = "was damaged" if damage else f"had {number} events"
-            notes = (f"{self.place} {had}; it has all {view.event} of the fleet's ledger again",)
+            notes = (
+                f"{self.place} {had}; it has all {view.event} of the fleet's ledger again",
+                *self._bring_back(view),
+            )
         elif view.event < number:
             self._tell_all(view.event)
             notes = (
                 f"the fleet's ledger had {view.event} events of this host; it has all {number} now",
             )
-        if view.intended is not None and view.intended <= self._local.stamp()[0]:
+        # The file has an intent before a run changes anything, so without one nothing was changed.
+        if view.intended is not None and self._local.pending() is None:
             self.server.rows("SELECT usernsplan.drop_run(%s, %s)", self.member.host, view.intended)
+            if view.intended > self._local.stamp()[0]:
+                notes += ("a command was interrupted before it changed anything",)
         member.agreed(self._layout)
         return notes
 
@@ -272,7 +290,11 @@ class FleetLedger:
     def answer(self, wish: Wish, why_not: str = "") -> None:
         """Tell the server that a wish is done, or why not."""
         self.server.rows(
-            "SELECT usernsplan.answer_wish(%s, %s, %s)", self.member.host, wish.name, why_not
+            "SELECT usernsplan.answer_wish(%s, %s, %s, %s)",
+            self.member.host,
+            wish.name,
+            why_not,
+            wish.exactly or None,
         )
 
     def publish(self, own: Sequence[Own]) -> None:
@@ -335,8 +357,6 @@ class FleetLedger:
         return [name for (name,) in rows]
 
     def _end(self, entry: HistoryEntry, *, put_back: bool) -> None:
-        if self._local.pending() is None and (intent := self._elsewhere()):
-            self._local.begin(intent)
         before = self._local.state()
         end = self._local.put_back if put_back else self._local.complete
         end(entry)
@@ -344,15 +364,9 @@ class FleetLedger:
         self._tell(before.number, changed(before, after), _rows_changed(before, after))
         member.agreed(self._layout)
 
-    def _elsewhere(self) -> Intent | None:
-        """The intent that only the server has: this host was killed, or lost its file, after that."""
-        last = self._local.stamp()[0]
-        found = self.server.rows("SELECT * FROM usernsplan.pending(%s)", self.member.host)
-        return next((codec.intent(row) for number, *row in found if number > last), None)
-
     def _view(self) -> _View:
-        [row] = self.server.rows("SELECT * FROM usernsplan.look(%s)", self.member.host)
-        view = _View(*row)
+        rows = self.server.rows("SELECT * FROM usernsplan.look(%s)", self.member.host)
+        view = _View(*received.view(rows, shown(self.member.url)))
         self._said = view.own_digest
         return view
 
@@ -371,34 +385,25 @@ class FleetLedger:
             self.member.host,
             view.number,
             shown(self.member.url),
-            tuple(
-                (kind, IdSet(IdRange(r.lower, r.upper - r.lower) for r in ids))
-                for kind, ids in taken
-            ),
-            tuple(self._known()),
+            received.taken(taken),
+            self._known(),
             tuple(self._wishes()) if view.wishes else (),
         )
 
-    def _known(self) -> Iterable[Known]:
+    def _known(self) -> tuple[Known, ...]:
         if not self._asked:
-            return []
+            return ()
         rows = self.server.rows("SELECT * FROM usernsplan.named(%s::text[])", self._asked)
-        return [
-            Known(name, kind, start, stop, tuple(held), tuple(quarantined))
-            for name, kind, start, stop, held, quarantined in rows
-        ]
+        return received.known(rows, shown(self.member.url))
 
     def _wishes(self) -> Iterable[Wish]:
         rows = self.server.rows(
-            "SELECT w.name, w.strategy, w.options, w.start, w.role, "
-            "to_char(w.at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') "
+            "SELECT w.name, w.strategy, w.options, w.start, w.role::text, "
+            "to_char(w.at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), w.refused, w.at::text "
             "FROM usernsplan.wish w WHERE w.host = %s ORDER BY w.at, w.name",
             self.member.number,
         )
-        return [
-            Wish(name, strategy, tuple(sorted(json.loads(options).items())), start, role, at)
-            for name, strategy, options, start, role, at in rows
-        ]
+        return map(received.wish, rows)
 
     def _tell(
         self,
@@ -430,17 +435,50 @@ class FleetLedger:
         state = self._local.state()
         self._tell(last, holds(state), list(_rows(state)), is_whole=True)
 
-    def _bring_back(self) -> None:
-        """Make the file again from what the server has of this host."""
+    def _bring_back(self, view: _View) -> list[str]:
+        """Make the file again from what the server has of this host; returns what it does not take."""
+        found = self._received(view)
+        notes = [
+            f"{one} is not taken from the fleet's ledger: if it is right, make it again"
+            for one in found.left_out
+        ]
+        intent = None
+        if view.intended is not None and view.intended > view.event:
+            rows = self.server.rows("SELECT * FROM usernsplan.pending(%s)", self.member.host)
+            try:
+                for _, *row in rows:
+                    intent = received.intent(row, self._accounts(), found.state)
+            except RefusedError as error:
+                notes.append(f"the command that was interrupted is not taken from there: {error}")
+        rows = [
+            (table.name, table.row(value))
+            for table in schema.TABLES
+            for value in table.values(found.state)
+        ]
+        self._local.restore(rows, found.events, intent)
+        if found.left_out:
+            self._tell_all(view.event)
+        return notes
+
+    def _accounts(self) -> Accounts:
+        from usernsplan.host import accounts  # noqa: PLC0415 - only where the file is lost
+
+        return accounts.read(self._layout)
+
+    def _received(self, view: _View) -> Received:
+        """What the server has of this host, held to its rules. Raises RefusedError."""
         content = self.server.rows(
-            "SELECT what, value FROM usernsplan.content WHERE host = %s", self.member.number
+            "SELECT what, key, value FROM usernsplan.content WHERE host = %s ORDER BY what, key",
+            view.number,
         )
         events = self.server.rows(
             "SELECT number, at, actor, command, changed, change FROM usernsplan.event "
             "WHERE host = %s ORDER BY number",
-            self.member.number,
+            view.number,
         )
-        self._local.restore([(what, unpacked(value)) for what, value in content], events)
+        return received.ledger(
+            content, events, view.event, self._accounts(), shown(self.member.url)
+        )
 
     def _damage(self) -> DamagedLedgerError | None:
         """Why the host's file cannot be read, if it is damaged."""
@@ -531,8 +569,3 @@ def _key(value: object) -> str:
 def _packed(row: Iterable[object]) -> str:
     """A row of a table as JSON; bytes, which are paths, as an object with their hex digits."""
     return json.dumps([{"hex": v.hex()} if isinstance(v, bytes) else v for v in row])
-
-
-def unpacked(text: str) -> list[Any]:
-    """The row of a table that is packed as JSON in ``content``."""
-    return [bytes.fromhex(v["hex"]) if isinstance(v, dict) else v for v in json.loads(text)]

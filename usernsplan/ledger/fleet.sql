@@ -518,15 +518,20 @@ BEGIN
 END $$;
 
 -- A host did what it was asked, or says why not: then the wish stays, and its next sync tries again.
-CREATE FUNCTION answer_wish(of_host text, of_name text, why_not text) RETURNS void
+-- What was asked later than the wish of_at is not answered with it.
+CREATE FUNCTION answer_wish(of_host text, of_name text, why_not text, of_at timestamptz DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
 DECLARE n int := mine(of_host);
 BEGIN
     IF why_not <> '' THEN
-        UPDATE wish w SET refused = why_not WHERE w.host = n AND w.name = of_name;
+        UPDATE wish w SET refused = why_not
+            WHERE w.host = n AND w.name = of_name AND w.at = coalesce(of_at, w.at);
         RETURN;
     END IF;
-    DELETE FROM wish w WHERE w.host = n AND w.name = of_name;
+    DELETE FROM wish w WHERE w.host = n AND w.name = of_name AND w.at = coalesce(of_at, w.at);
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
     -- What is left of a wish to have a name that came to nothing.
     PERFORM drop_holds(n, ARRAY(
         SELECT h.claim FROM hold h JOIN claim c ON c.id = h.claim

@@ -153,13 +153,21 @@ class SqliteLedger:
             return schema.since(db, last) if db else []
 
     def restore(
-        self, content: Iterable[tuple[str, Sequence[Any]]], events: Sequence[Sequence[Any]]
+        self,
+        content: Iterable[tuple[str, Sequence[Any]]],
+        events: Sequence[Sequence[Any]],
+        intent: Intent | None,
     ) -> None:
-        """Replace the file with one that another ledger has kept: rows of tables, and of events."""
+        """Replace the file with one that another ledger has kept: rows of tables, and of events.
+
+        ``intent`` is that of an interrupted run.
+        """
 
         def create(db: sqlite3.Connection) -> None:
             schema.create(db)
             schema.restore(db, content, events)
+            if intent:
+                schema.begin(db, codec.intent_row(intent))
 
         self._known = None
         self._file.renew(create, events[-1][1] if events else "")

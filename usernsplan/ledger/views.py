@@ -30,8 +30,8 @@ from usernsplan.fleetwide import (
 )
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 from usernsplan.ledger import codec, member
-from usernsplan.ledger.fleet import unpacked
 from usernsplan.ledger.postgres import Server, shown
+from usernsplan.ledger.received import unpacked
 from usernsplan.mapping import KINDS
 
 if TYPE_CHECKING:

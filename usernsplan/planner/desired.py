@@ -228,6 +228,7 @@ def request_of(spec: Spec) -> AllocateRequest:
                 one.adopt,
                 one.map,
                 one.pass_privileged,
+                one.local,
             )
     if spec.daemon and spec.daemon not in each:
         place = f"{spec.place}:{spec.lines['daemon']}"

@@ -114,6 +114,7 @@ def _container(
         passes=passes.written(a.passes),
         map=passes.map_lines(a.mapping) if a.within and not a.reserved_range else (),
         harden=a.policy,
+        local=a.local,
     )
 
 
@@ -162,6 +163,7 @@ def _adopted(a: Allocation, volumes: Iterable[SpecVolume]) -> SpecContainer:
         owner=a.owner if a.owner not in usual else None,
         within=a.within,
         adopt=True,
+        local=a.local,
         map=passes.map_lines(a.mapping),
         volumes=tuple(volumes),
     )

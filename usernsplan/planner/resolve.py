@@ -424,7 +424,7 @@ def _container(  # noqa: PLR0913 - the request, and what the host has of one nam
         publish=options.publish or request.publish,
         within=options.within,
         map=slices.map_of(options),
-        local=request.local,
+        local=request.local or options.local,
     )
 
 

@@ -23,7 +23,7 @@ def result(found: Asked, layout: Layout, *, done: bool) -> Result:
         lambda: "\n\n".join(
             (
                 *([text.plan(plan, layout, done=done)] if plan and plan.changed else ()),
-                "\n".join(_lines(found, done=done)),
+                "\n".join(lines(found, done=done)),
             )
         ),
         partial(_document, found, layout, done=done),
@@ -32,7 +32,8 @@ def result(found: Asked, layout: Layout, *, done: bool) -> Result:
     )
 
 
-def _lines(found: Asked, *, done: bool) -> Iterator[str]:
+def lines(found: Asked, *, done: bool) -> Iterator[str]:
+    """What the others were asked, a line for each host."""
     ids = {a.name: a.reserved_range for a in found.allocations}
     asked = dict[str, list[str]]()
     for host, name in found.new:

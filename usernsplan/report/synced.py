@@ -5,20 +5,19 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from usernsplan.escape import line
+from usernsplan.escape import line, shown_path
 from usernsplan.report import json_
 from usernsplan.report.result import Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from usernsplan.layout import Layout
-    from usernsplan.model import Synced, Wish
+    from usernsplan.model import Plan, Synced, Timer, Wish
 
 _PREVIEW = ("dry run: nothing was written",)
 
 
-def result(found: Synced, layout: Layout, *, dry_run: bool) -> Result:
+def result(found: Synced, *, dry_run: bool) -> Result:
     """What was done, or would be."""
     findings = (
         *found.findings,
@@ -26,25 +25,47 @@ def result(found: Synced, layout: Layout, *, dry_run: bool) -> Result:
         *found.repair.findings,
     )
     return Result(
-        lambda: "\n".join(_lines(found, layout, dry_run=dry_run)),
+        lambda: "\n".join(_lines(found, dry_run=dry_run)),
         partial(_document, found, dry_run=dry_run),
         findings,
         _PREVIEW if dry_run else (),
     )
 
 
-def _lines(found: Synced, layout: Layout, *, dry_run: bool) -> Iterator[str]:
+def timer(found: Timer, *, dry_run: bool) -> Result:
+    """What became of the timer."""
+    verb = "installed" if found.installed else "removed"
+    said = f"would be {verb}" if dry_run else verb
+    text = f"{said}: {', '.join(map(shown_path, found.paths))}"
+    if not found.changed:
+        text = f"The timer is {'installed already' if found.installed else 'not installed'}."
+    return Result(
+        lambda: text,
+        lambda: json_.document(
+            "sync-timer",
+            installed=found.installed,
+            changed=found.changed,
+            dry_run=dry_run,
+            units=list(found.paths),
+            notes=list(found.notes),
+        ),
+        (),
+        (*found.notes, *(_PREVIEW if dry_run else ())),
+    )
+
+
+def _lines(found: Synced, *, dry_run: bool) -> Iterator[str]:
     if not found.changed and not found.refused:
         yield "This host is what the ledger of the fleet says of it."
         return
     for wish, plan in found.done:
-        for a in plan.allocations:
+        for a in plan.allocations if wish.strategy else ():
             verb = "would allocate" if dry_run else "allocated"
             yield f"{verb} {a.name}: {', '.join(map(str, a.mapping.uids.host_ranges()))}"
         if not wish.strategy:
             yield f"{'would release' if dry_run else 'released'} {line(wish.name)}"
-    for owner in found.repair.restored:
-        yield f"{'would restore' if dry_run else 'restored'} the lines of {owner}"
+    for name in found.repair.restored:
+        yield f"{'would restore' if dry_run else 'restored'} the lines of {name}"
     if found.agreed:
         yield (
             "brought both ledgers to one state"
@@ -63,7 +84,7 @@ def _document(found: Synced, *, dry_run: bool) -> str:
         changed=found.changed,
         dry_run=dry_run,
         agreed=found.agreed,
-        done=[_wish(wish) for wish, _ in found.done],
+        done=[_done(wish, plan) for wish, plan in found.done],
         refused=[
             _wish(one.wish) | {"why": one.why, "hint": one.hint or None} for one in found.refused
         ],
@@ -77,6 +98,12 @@ def _document(found: Synced, *, dry_run: bool) -> str:
             )
         ],
     )
+
+
+def _done(wish: Wish, plan: Plan) -> dict[str, object]:
+    has = plan.allocations if wish.strategy else ()
+    held = next((a.reserved_range for a in has if a.name == wish.name), None)
+    return _wish(wish) | {"reserved_range": json_.range_fields(held) if held else None}
 
 
 def _wish(wish: Wish) -> dict[str, object]:

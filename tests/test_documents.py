@@ -98,6 +98,7 @@ OF_FLEET = [
     ("fleet-capacity", "capacity --fleet"),
     ("fleet-history", "history --fleet"),
     ("check", "check --fleet"),
+    ("leases", "volumes --fleet"),
     ("asked", "allocate more --strategy per-container --on b --dry-run"),
     ("sync", "sync"),
     ("sync-timer", "sync --install-timer"),

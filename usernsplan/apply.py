@@ -96,7 +96,8 @@ def release(request: ReleaseRequest, root: str = "/", command: str = "") -> Plan
     from usernsplan.planner.release import make_release  # noqa: PLC0415 - see above
 
     layout = files.layout_at(root)
-    return carry_out(layout, open_ledger(layout), partial(make_release, request=request), command)
+    ledger = open_ledger(layout, asked=request.names if request.forget else ())
+    return carry_out(layout, ledger, partial(make_release, request=request), command)
 
 
 def rename(old: str, new: str, root: str = "/", command: str = "") -> Plan:

@@ -40,11 +40,12 @@ from usernsplan.model import Event, LedgerChange
 from usernsplan.patterns import pattern
 from usernsplan.planner import changes
 from usernsplan.planner.in_fleet import clash_lines
+from usernsplan.planner.stories import advise
 from usernsplan.report.fleet import HostRow, Init, Join, Leave, Status
 from usernsplan.values import NamedTuple, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from usernsplan.layout import Layout
     from usernsplan.ledger import Ledger
@@ -67,6 +68,8 @@ _HOSTNAME = "/etc/hostname"
 # Commas separate names on a command line, and '*' means all of them in a plan file.
 _ID = pattern("[0-9a-f]{32}")
 _HOST = pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+# At most so many names are in one proposed command.
+_NAMED = 20
 # What machines are called before they have a name.
 _NAMELESS = {"", "localhost", "localhost.localdomain", "(none)"}
 
@@ -430,7 +433,28 @@ def _left(
             findings += apply.recover(layout, ledger)
         with server.together(keep=not dry_run):
             server.rows("SELECT usernsplan.leave(%s)", name)
+            findings += tuple(_kept(layout, server, number))
     return [name for name, _ in found], findings
+
+
+def _kept(layout: Layout, server: Server, number: int) -> Iterator[Finding]:
+    """What the fleet does not give out, because files of a host that left may carry it."""
+    rows = server.rows(
+        "SELECT DISTINCT o.name, c.name FROM usernsplan.hold h "
+        "JOIN usernsplan.claim c ON c.id = h.claim JOIN usernsplan.host o ON o.number = h.host "
+        "WHERE h.host = %s ORDER BY 2",
+        number,
+    )
+    if rows:
+        names = [name for _, name in rows]
+        words = shell("release", "--forget", *names[:_NAMED], "--of", rows[0][0])
+        more = ", and so on" if len(names) > _NAMED else ""
+        yield advise(
+            "USN196",
+            f"the fleet keeps the ids of {len(names)} names, because files that others see may carry"
+            " them",
+            f"once none does, an operator on a host of the fleet: {layout.command(words)}{more}",
+        )
 
 
 def _without_key(layout: Layout) -> bytes:

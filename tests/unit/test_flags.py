@@ -19,7 +19,14 @@ ROWS = [
     for command in commands.split(", ")
 ]
 # Here a command asks.
-ASKING = {"cli/options.py", "cli/plan.py", "cli/check.py", "cli/ledger.py", "cli/remap.py"}
+ASKING = {
+    "cli/options.py",
+    "cli/plan.py",
+    "cli/check.py",
+    "cli/ledger.py",
+    "cli/remap.py",
+    "cli/leases.py",
+}
 
 
 @each(("command", "flag"), ROWS)

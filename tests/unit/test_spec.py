@@ -31,8 +31,8 @@ ROOT_KEYS = (
     "size, block, container-id, dockerroot, max, identity"
 )
 CONTAINER_KEYS = (
-    "name, owner, start, lines, publish, user, volumes, engines, pass, pass-privileged, within, was, adopt, local, map, harden, "
-    "size, block, container-id, dockerroot, max, identity"
+    "name, owner, start, lines, publish, user, volumes, engines, pass, pass-privileged, within, was, adopt, local, map, "
+    "harden, size, block, container-id, dockerroot, max, identity"
 )
 # A container with volumes.
 ONE = "strategy: shared\ncontainers:\n- name: aa\n  volumes:\n"

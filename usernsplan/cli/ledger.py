@@ -105,9 +105,10 @@ def leave(
 ) -> None:
     """Make this host one of its own again; it keeps its names and ids.
 
-    The fleet's ledger forgets what this host has, so other hosts may get its ids for other names. A
-    host that works on a volume does not leave. With --forget the server is not asked: if it still
-    exists, it keeps the ids of this host, and other hosts' changes do not reach it.
+    The fleet gives its ids to no other name until an operator says that no file carries them:
+    'release --forget NAME --of HOST'. Names that are this host's alone are forgotten. A host that
+    works on a volume does not leave. With --forget the server is not asked, and what it has of this
+    host stays.
 
     \b
     Examples:

@@ -60,6 +60,13 @@ def release(
             help="--forget: also search DIR for files with the ids (repeatable).",
         ),
     ] = None,
+    of: Annotated[
+        Optional[str],
+        Option(
+            metavar="HOST",
+            help="--forget: operators: of this host, which left the fleet, and not of this one.",
+        ),
+    ] = None,
     on: On = None,
     everywhere: Everywhere = False,
     root: Root = "/",
@@ -80,15 +87,15 @@ def release(
     --forget first searches every recorded volume and each --scan DIR. It refuses if a file there
     carries the ids, or if it cannot examine something (see --unseen).
 
-    In a fleet, --on and --everywhere also ask other hosts, which do it at their next 'usernsplan
-    sync'. That takes an operator's role.
+    In a fleet, a range is given out again when each host that had it has forgotten it. --on and
+    --everywhere also ask other hosts, which do it at their next 'usernsplan sync'. That takes an
+    operator's role.
 
     \b
     Examples:
       usernsplan release web
       usernsplan release --forget web --scan /srv --scan /home
     """
-    del yes  # this command never asks
     if with_lines and forget:
         raise InvalidValueError(
             "--with-lines does not go with --forget",
@@ -99,6 +106,14 @@ def release(
             "--range, --scan and --unseen need --forget",
             hint="add --forget, or leave them out",
         )
+    if of is not None:
+        from usernsplan.cli import leases  # noqa: PLC0415 - only in a fleet
+
+        others = (range, scan, on, dry_run, unseen, everywhere, json)
+        if not forget or any(others):
+            raise InvalidValueError("--of goes with --forget alone", hint="leave out the others")
+        leases.forget(root, names, of, yes=yes)
+        return
 
     request = ReleaseRequest(
         tuple(names),
@@ -117,7 +132,8 @@ def release(
         from usernsplan.volume import forget as looking  # noqa: PLC0415 - only --forget reads files
 
         decide = looking.looked(request, root, scan or ())
-    run(decide, root, preview=dry_run, as_json=json)
+    # Of a fleet, the other hosts that still have these ranges are looked up.
+    run(decide, root, preview=dry_run, as_json=json, asked=names if forget else ())
 
 
 def _ask(

@@ -9,7 +9,7 @@ from usernsplan.cli.emit import emit
 from usernsplan.cli.options import Json, Root, note_interrupted
 from usernsplan.cli.recorded import mounts
 from usernsplan.cli.words import Argument, Option
-from usernsplan.errors import UnknownNameError, did_you_mean
+from usernsplan.errors import InvalidValueError, UnknownNameError, did_you_mean
 from usernsplan.escape import shown_path
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
@@ -34,8 +34,20 @@ def volumes(
         bool,
         Option("--restore", help="Make recorded mounts that are missing, as at boot."),
     ] = False,
+    fleet: Annotated[
+        bool,
+        Option("--fleet", help="Which host works, or worked last, on which volume."),
+    ] = False,
+    end_lease: Annotated[
+        Optional[str],
+        Option(
+            metavar="HOST/RUN",
+            help="Operators: let others have the volumes of a run that its host will never finish.",
+        ),
+    ] = None,
     root: Root = "/",
     json: Json = False,
+    yes: Annotated[bool, Option("--yes", help="--end-lease: do not ask.")] = False,
 ) -> None:
     """List the volumes of containers, and whether each looks right.
 
@@ -44,12 +56,23 @@ def volumes(
     is listed with the command that helps. The maps of mounts are compared from Linux 6.15 on.
     The units of lasting mounts run --restore at boot; it makes no run and asks nothing.
 
+    In a fleet, a run keeps the other hosts from its volumes until it is finished or undone; --fleet
+    shows that. --end-lease ends it from outside: what that run left half-way stays so.
+
     \b
     Examples:
       usernsplan volumes
       usernsplan volumes web --json
       usernsplan volumes --restore
+      usernsplan volumes --fleet
     """
+    if fleet or end_lease is not None:
+        from usernsplan.cli import leases  # noqa: PLC0415 - only in a fleet
+
+        leases.volumes(root, end=end_lease, as_json=json, yes=yes, others=bool(names or restore))
+        return
+    if yes:
+        raise InvalidValueError("--yes goes with --end-lease", hint="leave it out")
     if restore:
         from usernsplan.cli import restore as again  # noqa: PLC0415 - a list needs half of it
 

@@ -24,6 +24,9 @@ _OF_NETWORK = pattern(
     "9p|afs|autofs|ceph|cifs|coda|davfs|fuse([.].*)?|gfs2?|glusterfs|lustre|ncp|ncpfs|nfs4?|ocfs2|"
     "orangefs|pvfs2|smb3|smbfs|sshfs"
 )
+OVERLAYS = frozenset({"overlay", "fuse.fuse-overlayfs"})
+# File systems of this machine, which store every owner and use this machine's clock.
+LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "f2fs"})
 _LAYERS = ("lowerdir", "lowerdir+", "upperdir")
 
 
@@ -34,7 +37,7 @@ class MountPoint(NamedTuple):
     are those of the mount and ``fs_options`` those of its file system, as the kernel writes them.
     ``mount_id`` is the kernel's number of the mount, and ``parent_id`` that of the mount on which it
     stands. ``shared`` is its peer group, and ``master`` the group from which it receives mounts; 0
-    if there is none.
+    if there is none. ``source`` is what was mounted: a device, or what a server calls it.
     """
 
     device: str
@@ -47,6 +50,7 @@ class MountPoint(NamedTuple):
     parent_id: int = 0
     shared: int = 0
     master: int = 0
+    source: str = ""
 
     @property
     def number(self) -> int:
@@ -198,6 +202,7 @@ def parse(line: str) -> MountPoint:
         int(fields[1]),
         int(tags.get("shared", 0)),
         int(tags.get("master", 0)),
+        _plain(rest[0]) if rest else "",
     )
 
 

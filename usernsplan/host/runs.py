@@ -125,7 +125,7 @@ def _below(layout: Layout, name: str, found: dict[str, Any]) -> dict[str, Any]:
                 f"--root {shown_path(layout.root)}: the root was moved or copied after the run, "
                 "and an older usernsplan did not note names below the root",
                 hint="move the root back to its old place; or, if nothing has to be undone, "
-                f"{_away(layout, name)}",
+                f"{away(layout, name)}",
             )
         return inside
 
@@ -163,11 +163,11 @@ def damaged(layout: Layout, name: str, fact: str = "") -> DamagedRunError:
     return DamagedRunError(
         f"{fact or f'{_place(layout, name)} is damaged'}: the state of the run is unknown",
         hint="restore the file from a backup; or check the volume of the run, "
-        f"and {_away(layout, name)}",
+        f"and {away(layout, name)}",
     )
 
 
-def _away(layout: Layout, name: str) -> str:
+def away(layout: Layout, name: str) -> str:
     """The command that moves a run out of the folder of runs, so that it no longer counts."""
     folder, away = (
         layout.path(f"{place}{name}") for place in (f"{RUNS}/", f"{os.path.dirname(RUNS)}/damaged-")

@@ -24,6 +24,7 @@ from usernsplan.fleetwide import Away
 from usernsplan.ledger import codec, member, received, schema
 from usernsplan.ledger.exclusive import Hold, changed, holds
 from usernsplan.ledger.fold import fold
+from usernsplan.ledger.leases import Leases
 from usernsplan.ledger.postgres import Server, arrays, shown
 from usernsplan.model import Clash, Event, Fleet, LedgerState
 from usernsplan.values import NamedTuple, replace
@@ -181,6 +182,7 @@ class FleetLedger:
             self.server.rows("SELECT usernsplan.drop_run(%s, %s)", self.member.host, view.intended)
             if view.intended > self._local.stamp()[0]:
                 notes += ("a command was interrupted before it changed anything",)
+        Leases(self._layout, self.server, self.member.host).settle()
         member.agreed(self._layout)
         return notes
 

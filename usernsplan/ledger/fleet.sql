@@ -160,17 +160,30 @@ CREATE TABLE wish (
     PRIMARY KEY (host, name)
 );
 
--- Who works, or worked last, on a volume that several hosts can reach. token grows with each lease.
+-- Who works on which volume, and who worked there last: a row for each volume of a run. token: the same for all of
+-- a run, and more than any before. system, inside, inode: host/identity.py. work: which ids are moved. changing: the
+-- run may have changed something. ended: no host is kept away any more; outcome says why.
 CREATE TABLE lease (
-    volume text PRIMARY KEY,
+    token bigint NOT NULL,
     host int NOT NULL REFERENCES host,
+    system text NOT NULL,
+    inside text NOT NULL,
+    inode text NOT NULL,
     path text NOT NULL,
     container text NOT NULL,
     run text NOT NULL,
-    token bigint NOT NULL DEFAULT 1,
+    method text NOT NULL,
+    work text NOT NULL,
     since timestamptz NOT NULL DEFAULT now(),
-    ended timestamptz
+    changing boolean NOT NULL DEFAULT false,
+    ended timestamptz,
+    outcome text NOT NULL DEFAULT '' CHECK (outcome IN ('', 'done', 'done in part', 'undone', 'given up')),
+    role name NOT NULL DEFAULT session_user,
+    PRIMARY KEY (token, system, inside)
 );
+CREATE INDEX lease_system ON lease (system, inside);
+CREATE INDEX lease_host ON lease (host, run);
+CREATE SEQUENCE lease_token;
 
 CREATE FUNCTION is_operator() RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT pg_has_role(session_user, 'usernsplan_operator', 'MEMBER')
@@ -411,6 +424,7 @@ BEGIN
                 SELECT FROM unnest(names, locals, kinds, starts, stops) AS a(name, is_local, kind, start, stop)
                 WHERE a.name = c.name AND a.kind = c.kind AND c.ids = int8range(a.start, a.stop)
                 AND a.is_local <> upper_inf(c.hosts))), '{}'));
+        PERFORM back_again(n);
     END IF;
     PERFORM change_holds(n, names, locals, kinds, starts, stops, states);
     UPDATE hold h SET leaving = false WHERE h.host = n AND h.leaving;
@@ -438,7 +452,9 @@ BEGIN
     END IF;
 END $$;
 
--- A host leaves, with all that is here of it. UP010: it is at work.
+-- A host leaves, with all that is here of it, but for the ids that its files on shared storage may carry: nobody has
+-- looked. They stay quarantined until the machine joins again and says what it has (tell), or an operator says that
+-- no file carries them (forget_left). UP010: it is at work.
 CREATE FUNCTION leave(of_host text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
 DECLARE n int := mine(of_host); busy text;
@@ -452,7 +468,10 @@ BEGIN
     IF busy IS NOT NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'UP010', MESSAGE = busy;
     END IF;
-    PERFORM drop_holds(n, coalesce((SELECT array_agg(h.claim) FROM hold h WHERE h.host = n), '{}'));
+    UPDATE hold h SET state = 'quarantined', leaving = false FROM claim c
+        WHERE h.host = n AND c.id = h.claim AND upper_inf(c.hosts) AND h.state IN ('held', 'quarantined');
+    PERFORM drop_holds(n, coalesce((SELECT array_agg(h.claim) FROM hold h JOIN claim c ON c.id = h.claim
+        WHERE h.host = n AND NOT (upper_inf(c.hosts) AND h.state = 'quarantined')), '{}'));
     DELETE FROM content c WHERE c.host = n;
     DELETE FROM own o WHERE o.host = n;
     DELETE FROM wish w WHERE w.host = n;
@@ -675,6 +694,153 @@ BEGIN
             RETURNING (SELECT o.name FROM host o WHERE o.number = w.host), w.name;
 END $$;
 
+-- Leases of volumes.
+
+CREATE FUNCTION in_utc(at timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+$$;
+
+-- Whether one of two volumes is the other, or lies in it. The same inode is the same folder, whatever its path; under
+-- the same path of two copies of a disk there are two folders.
+CREATE FUNCTION volumes_meet(system text, inside text, inode text, system2 text, inside2 text, inode2 text)
+RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT system = system2 AND (
+        (inode <> '' AND inode = inode2)
+        OR (inside = inside2 AND (inode = '' OR inode2 = ''))
+        OR (inside <> inside2 AND (
+            starts_with(inside || '/', inside2 || '/') OR starts_with(inside2 || '/', inside || '/'))))
+$$;
+
+-- A run is about to work on volumes, or goes on. One row: its token; or, without a token, who keeps it away. A run
+-- that goes on keeps the volumes that it does not reach now. A lease never ends by time: a host that lost its
+-- connection may still be at work.
+CREATE FUNCTION take_lease(of_host text, of_run text, of_container text, of_method text, of_work text,
+    systems text[], insides text[], inodes text[], paths text[])
+RETURNS TABLE (token bigint, host text, run text, path text, since text, outcome text, role text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+DECLARE n int := mine(of_host); next bigint;
+BEGIN
+    PERFORM pg_advisory_xact_lock(7305093, 2);
+    RETURN QUERY SELECT NULL::bigint, o.name, l.run, l.path, in_utc(l.since), l.outcome, l.role::text
+        FROM lease l JOIN host o ON o.number = l.host
+        WHERE CASE WHEN l.host = n AND l.run = of_run
+            -- What was given up may have been changed by others since: its journal counts no more.
+            THEN l.outcome = 'given up'
+            ELSE l.ended IS NULL AND EXISTS (
+                SELECT FROM unnest(systems, insides, inodes) AS a(system, inside, inode)
+                WHERE volumes_meet(l.system, l.inside, l.inode, a.system, a.inside, a.inode)) END
+        ORDER BY l.token LIMIT 1;
+    IF FOUND THEN
+        RETURN;
+    END IF;
+
+    next := nextval('lease_token');
+    UPDATE lease l SET token = next WHERE l.host = n AND l.run = of_run AND l.ended IS NULL;
+    INSERT INTO lease (token, host, system, inside, inode, path, container, run, method, work)
+        SELECT DISTINCT ON (a.system, a.inside) next, n, a.system, a.inside, a.inode, a.path, of_container, of_run,
+            of_method, of_work
+        FROM unnest(systems, insides, inodes, paths) AS a(system, inside, inode, path)
+        ON CONFLICT DO NOTHING;
+    RETURN QUERY SELECT next, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text;
+END $$;
+
+-- Before a run changes something: whether it still has its lease. UP011: it was ended.
+CREATE FUNCTION check_lease(of_host text, of_token bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+DECLARE n int := mine(of_host);
+BEGIN
+    UPDATE lease l SET changing = true WHERE l.host = n AND l.token = of_token AND l.ended IS NULL;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'UP011', MESSAGE =
+            format('the lease that this run of %s had was ended; it stops where it is', of_host);
+    END IF;
+END $$;
+
+-- A run has come to its end, with this outcome; '': it changed nothing, and is forgotten. Of the runs before it, each
+-- host keeps its last one in a volume. What was given up stays: see take_lease.
+CREATE FUNCTION end_lease(of_host text, of_token bigint, of_outcome text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+DECLARE n int := mine(of_host);
+BEGIN
+    PERFORM pg_advisory_xact_lock(7305093, 2);
+    IF of_outcome = '' THEN
+        DELETE FROM lease l WHERE l.host = n AND l.token = of_token AND l.ended IS NULL;
+        RETURN;
+    END IF;
+    DELETE FROM lease o USING lease l
+        WHERE l.host = n AND l.token = of_token AND l.ended IS NULL AND o.host = n AND o.token < of_token
+        AND o.system = l.system AND o.inside = l.inside AND o.ended IS NOT NULL AND o.outcome <> 'given up';
+    UPDATE lease l SET ended = now(), outcome = of_outcome
+        WHERE l.host = n AND l.token = of_token AND l.ended IS NULL;
+END $$;
+
+-- An operator says that a host will never finish a run. UP012: it has no lease.
+CREATE FUNCTION give_up_lease(of_host text, of_run text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+BEGIN
+    IF NOT is_operator() THEN
+        RAISE EXCEPTION USING ERRCODE = '42501', MESSAGE = format('%s is no operator of the fleet', session_user);
+    END IF;
+    PERFORM pg_advisory_xact_lock(7305093, 2);
+    UPDATE lease l SET ended = now(), outcome = 'given up', role = session_user
+        FROM host o WHERE o.number = l.host AND o.name = of_host AND l.run = of_run AND l.ended IS NULL;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'UP012', MESSAGE = format('%s has no lease for a run %s', of_host, of_run);
+    END IF;
+END $$;
+
+-- A machine that had left says what it has: what was kept for it goes. Its role then is its role now.
+CREATE FUNCTION back_again(n int) RETURNS void LANGUAGE sql AS $$
+    SELECT usernsplan.drop_holds(o.number, (SELECT coalesce(array_agg(h.claim), '{}') FROM usernsplan.hold h
+            WHERE h.host = o.number))
+    FROM usernsplan.host o JOIN usernsplan.host now ON now.number = n AND now.machine = o.machine
+    WHERE o.role = '' AND o.machine <> ''
+        AND EXISTS (SELECT FROM usernsplan.event e WHERE e.host = o.number AND e.role = session_user)
+$$;
+
+-- An operator says that no file carries the ids that a host which left had under a name. UP012: it has none.
+CREATE FUNCTION forget_left(of_host text, of_name text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+DECLARE n int; gone bigint[];
+BEGIN
+    IF NOT is_operator() THEN
+        RAISE EXCEPTION USING ERRCODE = '42501', MESSAGE = format('%s is no operator of the fleet', session_user);
+    END IF;
+    PERFORM alone();
+    SELECT h.host, array_agg(h.claim) INTO n, gone FROM hold h JOIN host o ON o.number = h.host
+        JOIN claim c ON c.id = h.claim WHERE o.name = of_host AND o.role = '' AND c.name = of_name GROUP BY h.host;
+    IF n IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'UP012', MESSAGE =
+            format('no host that left as %s had ids of %s', quote_literal(of_host), quote_literal(of_name));
+    END IF;
+    PERFORM drop_holds(n, gone);
+END $$;
+
+-- The leases that keep others away, and the last that ended. A volume may have several rows.
+CREATE FUNCTION leases()
+RETURNS TABLE (host text, path text, container text, run text, method text, since text, ended text, outcome text,
+    role text, changing boolean)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+    SELECT DISTINCT ON (l.path, l.token) o.name, l.path, l.container, l.run, l.method, in_utc(l.since), in_utc(l.ended),
+        l.outcome, l.role::text, l.changing
+    FROM lease l JOIN host o ON o.number = l.host ORDER BY l.path, l.token
+$$;
+
+-- The last run that ended in these volumes, if it is another host's and moved the same ids.
+CREATE FUNCTION moved_by(of_host text, of_work text, systems text[], insides text[], inodes text[])
+RETURNS TABLE (host text, run text, path text, outcome text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
+DECLARE n int := mine(of_host);
+BEGIN
+    RETURN QUERY SELECT last.name, last.run, last.path, last.outcome FROM (
+        SELECT o.name, l.* FROM lease l JOIN host o ON o.number = l.host
+        WHERE l.ended IS NOT NULL AND l.method = 'chown' AND l.outcome <> 'undone' AND EXISTS (
+            SELECT FROM unnest(systems, insides, inodes) AS a(system, inside, inode)
+            WHERE volumes_meet(l.system, l.inside, l.inode, a.system, a.inside, a.inode))
+        ORDER BY l.ended DESC, l.token DESC LIMIT 1) AS last
+        WHERE last.host <> n AND last.work = of_work;
+END $$;
+
 -- Who may do what. A host's role writes through the functions, for its own host alone.
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA usernsplan FROM PUBLIC;
 GRANT USAGE ON SCHEMA usernsplan TO usernsplan_host, usernsplan_operator;
@@ -683,3 +849,5 @@ GRANT SELECT ON meta, host, claim, hold, event, content, own, wish, lease TO use
 GRANT SELECT (host, number) ON intent TO usernsplan_host, usernsplan_operator;
 GRANT EXECUTE ON FUNCTION is_operator, mine, join_host, begin_run, tell, drop_run, leave, look, taken, named,
     pending, clashes, would_clash, answer_wish, publish, ask, ask_release TO usernsplan_host, usernsplan_operator;
+GRANT EXECUTE ON FUNCTION take_lease, check_lease, end_lease, give_up_lease, moved_by, leases, forget_left
+    TO usernsplan_host, usernsplan_operator;

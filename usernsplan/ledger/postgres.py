@@ -17,6 +17,7 @@ from usernsplan.errors import (
     MeanwhileTakenError,
     NotPermittedError,
     RefusedError,
+    UnknownNameError,
     UsernsplanError,
 )
 from usernsplan.escape import line
@@ -194,6 +195,12 @@ class Server:
         return LedgerError(text, hint="'usernsplan ledger status' shows the server's state")
 
 
+def _noticed(unsafe: list[str], notice: psycopg.errors.Diagnostic) -> None:
+    """A commit that no standby confirmed is not durable, although the server says it is done."""
+    if notice.sqlstate == "01000" and "replication" in (notice.message_primary or ""):
+        unsafe.append(str(notice.message_primary))
+
+
 _OF_STATE: dict[str, Callable[[str], Exception]] = {
     "UP001": MeanwhileTakenError,
     "UP002": lambda text: LedgerError(text, hint="join the fleet: usernsplan ledger join"),
@@ -208,6 +215,13 @@ _OF_STATE: dict[str, Callable[[str], Exception]] = {
     "UP006": lambda text: RefusedError(
         text,
         hint="'usernsplan ledger status' lists the hosts; whois --fleet shows who has which ids",
+    ),
+    "UP011": lambda text: RefusedError(
+        text, hint="'usernsplan volumes --fleet' shows who ended it; ask them before anything else"
+    ),
+    "UP012": lambda text: UnknownNameError(
+        text,
+        hint="'usernsplan ledger status' shows the hosts; 'usernsplan volumes --fleet' their runs",
     ),
     "UP010": lambda text: RefusedError(text, hint="run it again when that has ended"),
     "23505": lambda text: LedgerError(

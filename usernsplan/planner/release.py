@@ -196,8 +196,35 @@ def _forget(state: HostState, names: tuple[str, ...], wanted: IdRange | None) ->
     in_part = [name for name in names if kept[name] != [freed[name]]]
     single = tuple((name, freed[name].reserved_range) for name in in_part)
     return Plan(
-        kind="forget", ledger=LedgerChange(forget=whole, unkeep=single), freed=tuple(freed.values())
+        kind="forget",
+        ledger=LedgerChange(forget=whole, unkeep=single),
+        freed=tuple(freed.values()),
+        findings=tuple(_elsewhere(state, freed.values())),
     )
+
+
+def _elsewhere(state: HostState, freed: Iterable[Quarantined]) -> Iterator[Finding]:
+    """A finding for each range that other hosts of the fleet still have: it is not given out yet."""
+    fleet = state.ledger.fleet
+    if fleet is None:
+        return
+    for one in freed:
+        ids = one.reserved_range
+        known = [
+            k for k in fleet.known if (k.name, k.start, k.stop) == (one.name, ids.start, ids.stop)
+        ]
+        held = {host for k in known for host in k.held}
+        kept = {host for k in known for host in k.quarantined} - held - {fleet.host}
+        others = [*(f"{host} has it" for host in sorted(held - {fleet.host}))]
+        others += [f"{host} quarantines it" for host in sorted(kept)]
+        if others:
+            command = state.layout.command(f"release --forget {shell(one.name)}")
+            yield advise(
+                "USN195",
+                f"{ids} is no longer quarantined here, and the fleet does not give it out yet:"
+                f" {', '.join(others)}",
+                f"once no file there carries these ids, on each of them: {command}",
+            )
 
 
 def _one_of(

@@ -921,6 +921,34 @@ programs that raise the privileges of a process.
 In a user namespace a capability counts only over what the namespace has. But it opens code of the
 kernel that is seldom used by others. Leave it out unless the container's program needs it.""",
     ),
+    Story(
+        "USN195",
+        "info",
+        "Other hosts of the fleet still have a range",
+        """\
+A name has the same ids on every host of a fleet, and files with them may be on each. So a released
+range is given out again only when every host that had it has forgotten it: each searches its own
+volumes and the folders of --scan.
+
+    a$ usernsplan release --forget web --scan /srv      web is quarantined on b, too
+    b$ usernsplan release --forget web --scan /srv      now any host may get the range
+
+A host that left the fleet is one of them, as "NAME, left NUMBER": see USN196.""",
+    ),
+    Story(
+        "USN196",
+        "info",
+        "The fleet keeps the ids of a host that left",
+        """\
+Files on storage that hosts share may carry ids of a host that left the fleet, and it cannot be
+asked any more. So its ids stay quarantined, under the name "NAME, left NUMBER", which 'whois
+--fleet' shows. If the machine joins again, it has them as before. An operator who knows that no
+file carries them any more ends it on any host of the fleet:
+
+    release --forget web --of 'a, left 1'
+
+It does not look for files: 'find-owned' does, on the hosts that see the storage.""",
+    ),
 )
 ADVICE: dict[str, Story] = {story.code: story for story in _STORIES}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from usernsplan.escape import shown_path
+from usernsplan.escape import line, shown_path
 from usernsplan.report.json_ import document, looks_fields, mount_fields, path_fields
 from usernsplan.report.result import Result
 from usernsplan.report.text import ids_told, table
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from usernsplan.layout import Layout
+    from usernsplan.ledger.leases import Lease
     from usernsplan.model import Volume, VolumeMount
 
 
@@ -87,4 +88,43 @@ def _fields(row: Row, layout: Layout) -> dict[str, Any]:
         "mount": None if mount is None else mount_fields(mount, layout),
         "map_told": row.is_told if mount else None,
         **looks_fields(row.wrong),
+    }
+
+
+def leases(found: Sequence[Lease]) -> Result:
+    """What volumes --fleet shows: who works, or worked last, on which volume of all hosts."""
+    return Result(
+        partial(_leases_text, found),
+        lambda: document("leases", leases=[_lease_fields(one) for one in found]),
+    )
+
+
+def _leases_text(found: Sequence[Lease]) -> str:
+    if not found:
+        return "No host of the fleet has given a volume to a container yet."
+    headers = ("host", "volume", "container", "run", "method", "since", "ended", "state")
+    rows = [
+        (o.host, o.path, o.container, o.run, o.method, o.since, o.ended or "", _state(o))
+        for o in found
+    ]
+    return table(headers, [tuple(map(line, row)) for row in rows])
+
+
+def _state(lease: Lease) -> str:
+    if lease.ended is None:
+        return "at work, or interrupted"
+    return f"{lease.outcome} by {lease.role}" if lease.outcome == "given up" else lease.outcome
+
+
+def _lease_fields(lease: Lease) -> dict[str, Any]:
+    return {
+        "host": lease.host,
+        "path": lease.path,
+        "container": lease.container or None,
+        "run": lease.run,
+        "method": lease.method,
+        "since": lease.since,
+        "ended": lease.ended,
+        "outcome": lease.outcome or None,
+        "role": lease.role,
     }

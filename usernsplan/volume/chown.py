@@ -38,7 +38,7 @@ from usernsplan.volume.state import LOOKING, RunState
 from usernsplan.volume.workers import Carry, Late, Look, Prove, Tops
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from usernsplan.mapping import IdMap
     from usernsplan.volume.decide import Meant
@@ -159,6 +159,7 @@ class Chown:
         rest = tuple((one, "") for one in lacking)
         if state.keep_power:
             known = restore.proofs(self._job.layout, state)
+            self._job.lease.check()
             rest = restore.restore(self._volumes, lacking, known, log).rest
         self._drop(rest)
 
@@ -234,6 +235,11 @@ class Chown:
         uids, gids = ({owner[kind] for owner in self._outcome.found.owners} for kind in (0, 1))
         return (targets.staging(rule.uids, uids), targets.staging(rule.gids, gids))
 
+    def _change(self, orders: Sequence[Carry | Prove | Late | Tops]) -> list[Done]:
+        """Let the workers do what changes the volumes, if no other host works there."""
+        self._job.lease.check()
+        return self._crew.each(orders)
+
     def _prove(self, log: journal.Journal) -> None:
         """Change one entry of each file system, to see whether it accepts owners.
 
@@ -251,7 +257,7 @@ class Chown:
         # A mount may come up only at the end of the logs, so with mounts read them completely.
         whole = any(volume.cross_mounts and volume.mounts.names for volume in self._volumes)
         logs = tuple(log.logs("folders", "late"))
-        [done] = self._crew.each([Prove(rules, logs, log.folder, known, whole)])
+        [done] = self._change([Prove(rules, logs, log.folder, known, whole)])
         # The passes meet these entries again and report them then.
         done.failed.clear()
         if done.ignored:
@@ -284,7 +290,7 @@ class Chown:
                 )
                 for number, share in enumerate(self._shares(log))
             ]
-            done += self._crew.each(orders)
+            done += self._change(orders)
             self._heed(log)
         return self._with_tops(done, rules, log)
 
@@ -297,6 +303,7 @@ class Chown:
         self._outcome.add(done)
 
         lacking = [one for part in done for one in part.lacking]
+        self._job.lease.check()
         restored, rest = restore.restore(
             self._volumes, lacking, lambda one: one.entry.proof, writing
         )
@@ -309,7 +316,7 @@ class Chown:
         self, log: journal.Journal, rules: Rules, writing: journal.Journal | None
     ) -> list[Done]:
         run = writing.folder if writing else None
-        done = self._crew.each([Carry(rules, share, run) for share in self._shares(log)])
+        done = self._change([Carry(rules, share, run) for share in self._shares(log)])
         # What follows counts anew, and few.
         self._job.watch.begin("Finishing", None)
         self._heed(writing)
@@ -323,7 +330,7 @@ class Chown:
             return done
         tops = {note.volume: note for part in done for note in part.tops}
         run = writing.folder if writing else None
-        return done + self._crew.each([Tops(rules, tuple(tops.values()), run)])
+        return done + self._change([Tops(rules, tuple(tops.values()), run)])
 
     def _shares(self, log: journal.Journal) -> list[tuple[str, ...]]:
         """The logs of each worker."""
@@ -368,7 +375,7 @@ class Chown:
             if not any(uid in staged[0] or gid in staged[1] for uid, gid in found.owners):
                 return True
             outcome.add(
-                self._crew.each([Late(rules, 0, (), log.path("late", 0), log.folder, deep=True)])
+                self._change([Late(rules, 0, (), log.path("late", 0), log.folder, deep=True)])
             )
             self._heed(log)
 

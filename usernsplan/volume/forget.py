@@ -47,7 +47,8 @@ def release(
     decide = (
         looked(request, root, scan) if request.forget else partial(make_release, request=request)
     )
-    return apply.carry_out(layout, open_ledger(layout), decide, command)
+    ledger = open_ledger(layout, asked=request.names if request.forget else ())
+    return apply.carry_out(layout, ledger, decide, command)
 
 
 def looked(request: ReleaseRequest, root: str, scan: Sequence[str]) -> Callable[[HostState], Plan]:

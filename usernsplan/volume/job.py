@@ -12,7 +12,7 @@ from usernsplan.fixing import FixReport, Place
 from usernsplan.host import files
 from usernsplan.host.mounts import of_others
 from usernsplan.values import dataclass, field, replace
-from usernsplan.volume import spots
+from usernsplan.volume import leasing, spots
 from usernsplan.volume.seen import Done, Lacking, PathReason, Seen, kinds_of
 
 if TYPE_CHECKING:
@@ -131,7 +131,10 @@ class Outcome:
 
 @dataclass(slots=True)
 class Job:
-    """Where a command works: root, number of workers (None: one for each processor), volumes."""
+    """Where a command works: root, number of workers (None: one for each processor), volumes.
+
+    ``lease`` keeps the other hosts of a fleet away while a run is at work.
+    """
 
     layout: Layout
     jobs: int | None
@@ -139,6 +142,7 @@ class Job:
     command: str
     volumes: list[OpenVolume] = field(default_factory=list)
     outcome: Outcome = field(default_factory=Outcome)
+    lease: leasing.Held = leasing.FREE
 
     @classmethod
     def at(cls, root: str, jobs: int | None, watch: Watch | None, command: str) -> Job:

@@ -1,26 +1,28 @@
 """The life cycle of a run, whatever the method: its journal, its order, and its end after an error.
 
-The order is the guarantee: look at everything; judge it; record the old state in the journal;
-apply; verify; record the end. A run that has nothing to do leaves nothing behind.
+The order is the guarantee: keep the other hosts of a fleet away; look at everything; judge it;
+record the old state in the journal; apply; verify; record the end. A run that has nothing to do
+leaves nothing behind.
 """
 
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import HostChangedError, RefusedError, UsernsplanError
 from usernsplan.escape import shell, shown_path
-from usernsplan.volume import earlier, journal
+from usernsplan.volume import earlier, journal, leasing
 from usernsplan.volume.method import Method, NotTakenError
 from usernsplan.volume.passes import Leg
 from usernsplan.volume.state import CHANGING, CHOWN, DONE, IDMAP, LOOKING, UNDOING, UNDONE, RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    from usernsplan.ledger.leases import Leases
     from usernsplan.volume.decide import Meant
     from usernsplan.volume.job import Job
 
@@ -53,15 +55,25 @@ def whole(job: Job, meant: Meant, new: RunState) -> None:
         if any(earlier.find(job.layout, new, again=meant.request.again, among=runs)):
             raise HostChangedError("another run changed the same volume first")
 
+    # First: "begin" forgets a run that was killed before it changed anything, and its lease would stay.
+    leases = leasing.settled(job.layout)
     log = journal.begin(job.layout, new, check)
     try:
-        with _method(job, new) as method:
-            noted = method.decide(meant, log)
-            if noted is not None:
-                log.set(state=CHANGING, **noted)
-                _carry_out_first(job, method, log)
+        # Before the look: what another host is changing would look half-way.
+        with _leased(job, log, leases):
+            moved = "" if meant.request.again else job.lease.moved_by(log.state)
+            if moved:
+                job.outcome.notes.append(moved)
+                return
+            with _method(job, new) as method:
+                noted = method.decide(meant, log)
+                if noted is not None:
+                    log.set(state=CHANGING, **noted)
+                    _carry_out_first(job, method, log)
     finally:
-        if log.state.state == LOOKING or (log.state.state == DONE and not job.outcome.changed):
+        # While the fleet does not know of its end, the journal of a run is what tells it.
+        is_idle = log.state.state == DONE and not job.outcome.changed and not job.lease.leases
+        if log.state.state == LOOKING or is_idle:
             log.remove()
             job.outcome.run_name = None
         log.close()
@@ -93,7 +105,8 @@ def undo(job: Job, state: RunState, *, also_changed: bool) -> None:
     """Undo what a run did."""
     with closing(journal.resume(job.layout, state)) as log:
         log.refuse_damaged()
-        with _method(job, state) as method:
+        with _leased(job, log, leasing.settled(job.layout)), _method(job, state) as method:
+            job.lease.check()
             method.mend(log)
             log.set(state=UNDOING)
             if method.undo(log, also_changed=also_changed):
@@ -106,6 +119,19 @@ def preview_undo(job: Job, state: RunState, *, also_changed: bool) -> None:
         log.refuse_damaged()
         with _method(job, state) as method:
             method.describe_undo(log, also_changed=also_changed)
+
+
+@contextmanager
+def _leased(job: Job, log: journal.Journal, leases: Leases | None) -> Iterator[None]:
+    """Keep the other hosts of a fleet away. If the run does not come to its end, they stay away."""
+    job.lease = leasing.take(leases, job.layout, log.state, job.volumes)
+    try:
+        yield
+    finally:
+        if untold := job.lease.end(log.state):
+            job.outcome.notes.append(untold)
+        else:
+            job.lease = leasing.FREE
 
 
 def _method(job: Job, state: RunState) -> AbstractContextManager[Method]:
@@ -127,7 +153,8 @@ def _go_on(job: Job, run: RunState, **changes: Any) -> None:
     with closing(journal.resume(job.layout, run)) as log:
         log.refuse_damaged()
         try:
-            with _method(job, run) as method:
+            with _leased(job, log, leasing.settled(job.layout)), _method(job, run) as method:
+                job.lease.check()
                 method.mend(log)
                 log.set(**changes)
                 _carry_out(job, method, log)
@@ -144,13 +171,18 @@ def _go_on(job: Job, run: RunState, **changes: Any) -> None:
 
 
 def _carry_out_first(job: Job, method: Method, log: journal.Journal) -> None:
-    """Apply a new run. If the volumes do not accept the method, remove all traces of the run."""
+    """Apply a new run. If the volumes do not accept the method, it has changed nothing."""
+    try:
+        job.lease.check()
+    except UsernsplanError:
+        log.set(state=LOOKING)
+        raise
     try:
         _carry_out(job, method, log)
     except NotTakenError as error:
         if error.changed:
             method.undo(log)
-        log.remove()
+        log.set(state=LOOKING)
         raise RefusedError(str(error), hint=error.hint) from error
 
 

@@ -13,7 +13,7 @@ from usernsplan.layout import RUNS, Layout
 from usernsplan.ledger import open_ledger
 from usernsplan.planner.mounts import present
 from usernsplan.values import dataclass
-from usernsplan.volume import journal
+from usernsplan.volume import journal, leasing
 from usernsplan.volume.lifecycle import METHODS
 from usernsplan.volume.state import DONE, LOOKING, UNDONE, NotedVolume, RunState
 
@@ -34,11 +34,14 @@ def prune(layout: Layout, before_ns: int, *, dry_run: bool = False) -> Pruned:
     """Delete the journals of runs that ended, or were undone, before a time (ns since the epoch).
 
     A run stays if it is unfinished, at work or cannot be read; and, while its volume exists, if
-    only its journal prevents that ids are moved twice. Raises NotPermittedError.
+    only its journal prevents that ids are moved twice. Raises NotPermittedError, and
+    LedgerUnreachableError: the journal tells the fleet that a run has ended.
     """
     removed, kept = [], []
     # A preview writes nothing, not even a lock.
     with journal.alone(layout, write=not dry_run):
+        if not dry_run:
+            leasing.settled(layout)
         for name in read_runs.names(layout):
             place = f"{RUNS}/{name}"
             with files.explained(layout, place), files.pinned(layout, place) as run:

@@ -11,7 +11,7 @@ import stat
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from usernsplan.host.mounts import MountPoint, all_mounts, mount_of
+from usernsplan.host.mounts import LOCAL, OVERLAYS, MountPoint, all_mounts, mount_of
 from usernsplan.layout import lies_in
 from usernsplan.values import NamedTuple
 from usernsplan.volume import syscalls
@@ -31,9 +31,6 @@ _HELD = 64
 # The st_size from which a folder is read in batches: it may have some ten thousand names.
 BIG = 1 << 20
 _BATCH = 1 << 15
-_OVERLAYS = frozenset({"overlay", "fuse.fuse-overlayfs"})
-# File systems of this machine, which store every owner and use this machine's clock.
-_LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "f2fs"})
 # The errors for a folder that was moved, removed or exchanged after its name was read.
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
@@ -181,10 +178,10 @@ def volume(
         inside,
         cross_mounts,
         _has_openat2(top),
-        local=not points and own.kind in _LOCAL,
+        local=not points and own.kind in LOCAL,
         twice=twice,
         idmapped=frozenset(point for point in points if on_top[point].is_idmapped),
-        overlays=tuple(mount for mount in met if mount.kind in _OVERLAYS),
+        overlays=tuple(mount for mount in met if mount.kind in OVERLAYS),
     )
 
 
@@ -198,9 +195,9 @@ def _single(path: str, mounts: Iterable[MountPoint]) -> OpenVolume:
         top,
         Mounts(),
         has_openat2=_has_openat2(top),
-        local=own.kind in _LOCAL,
+        local=own.kind in LOCAL,
         only=name,
-        overlays=(own,) if own.kind in _OVERLAYS else (),
+        overlays=(own,) if own.kind in OVERLAYS else (),
     )
     try:
         if stat.S_ISLNK(of.seen().st_mode):
@@ -218,13 +215,13 @@ def kind_of(path: str, mounts: Iterable[MountPoint]) -> str:
 
 def takes_owners(mounts: Iterable[MountPoint]) -> frozenset[int]:
     """The devices whose file systems store every owner, or return an error."""
-    return frozenset(mount.number for mount in mounts if mount.kind in _LOCAL)
+    return frozenset(mount.number for mount in mounts if mount.kind in LOCAL)
 
 
 def is_doubted(of: OpenVolume, mounts: Iterable[MountPoint]) -> bool:
     """Tell whether a volume has files on a file system that may ignore a change of owner."""
     points = [of.named, *(of.mounts.points(of.path) if of.cross_mounts else ())]
-    return any(kind_of(point, mounts) not in _LOCAL for point in points)
+    return any(kind_of(point, mounts) not in LOCAL for point in points)
 
 
 def other_names(path: str, mounts: Sequence[MountPoint]) -> list[str]:

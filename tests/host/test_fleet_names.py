@@ -355,12 +355,29 @@ def test_only_an_operator_asks(
 
 
 @pytest.mark.slow
+def test_a_host_needs_no_operator_for_itself(
+    fleet: FleetOfRoots, three: tuple[Path, Path, Path]
+) -> None:
+    _, b, _ = three
+    assert asked(b, *ALLOCATE, "web", "--on", "b") == set()
+    assert {host for *_, host, _ in fleet.holds()} == {"b"}
+    assert asked(b, "release", "web", "--on", "b") == set()
+    assert ranges(b) == {}
+
+
+@pytest.mark.slow
 def test_what_cannot_be_asked_is_said(three: tuple[Path, Path, Path], tmp_path: Path) -> None:
     a, *_ = three
     for words in (("web", "--owner", "x"), ("web", "--local"), ("web", "--engine", "lxc")):
         run(a, *ALLOCATE, *words, "--on", "b", status=2)
     assert "did you mean" in run(a, *ALLOCATE, "web", "--on", "bb", status=2)[1]
     run(a, "release", "--forget", "web", "--on", "b", status=2)
+    _, err = run(a, "release", "nowhere", "--everywhere", status=1)
+    assert "no host has anything under the name 'nowhere'" in err
+    # What all hosts have released already is no mistake.
+    run(a, *ALLOCATE, "web")
+    run(a, "release", "web", "--everywhere")
+    assert asked(a, "release", "web", "--everywhere") == set()
     alone = tmp_path / "alone"
     (alone / "etc").mkdir(parents=True)
     assert "no fleet" in run(alone, *ALLOCATE, "web", "--everywhere", status=REFUSED)[1]

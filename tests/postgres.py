@@ -38,10 +38,11 @@ def require() -> None:
 class Postgres:
     """A cluster in a folder of its own; "owner" may do everything there."""
 
-    def __init__(self, *, durable: bool = False) -> None:
+    def __init__(self, *, durable: bool = False, within: Path | None = None) -> None:
         require()
         # Below pytest's own folders only root gets to it.
-        within = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        if within is None and os.access("/dev/shm", os.W_OK):
+            within = Path("/dev/shm")
         self.folder = folder = Path(tempfile.mkdtemp(prefix="usernsplan-pg-", dir=within))
         self.port = free_port()
         self.data = folder / "data"

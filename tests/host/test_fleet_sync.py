@@ -354,17 +354,19 @@ BAD_WISHES: list[tuple[str, str, int | None, str]] = [
 
 
 @needs_root
-def test_no_wish_makes_a_database_root_of_a_host(fleet: FleetOfRoots) -> None:
+@pytest.mark.parametrize("step", [5, *slow(1)])
+def test_no_wish_makes_a_database_root_of_a_host(fleet: FleetOfRoots, step: int) -> None:
     root = fleet.host("a")
     fleet.query("ALTER TABLE usernsplan.wish DROP CONSTRAINT wish_pkey")
-    for name, strategy, start, options in BAD_WISHES:
+    wishes = BAD_WISHES[-1::-step]
+    for name, strategy, start, options in wishes:
         wish(fleet, name, strategy, start, options)
     fleet.query("UPDATE usernsplan.wish SET at = 'infinity' WHERE start = 0")
     fleet.query("UPDATE usernsplan.wish SET at = '4713-01-01 BC' WHERE start = 1")
     wish(fleet, "web", start=DB)
     said = synced(root, status=3)
     assert [one["name"] for one in said["done"]] == ["web"]
-    assert len(said["refused"]) == len(BAD_WISHES)
+    assert len(said["refused"]) == len(wishes)
     assert all(one["why"] for one in said["refused"])
     assert lines(root) == [f"usernsplan-web:{DB}:65536"]
     out, _ = run(root, "sync", status=3)
@@ -423,7 +425,8 @@ _ROOT = codec._actor('{"uid": 0, "sudo_uid": null, "login_uid": null}')
 
 
 @needs_root
-def test_a_run_that_only_the_server_knows_changes_nothing(fleet: FleetOfRoots) -> None:
+@pytest.mark.parametrize("which", [0, *slow(1, 2, 3)])
+def test_a_run_that_only_the_server_knows_changes_nothing(fleet: FleetOfRoots, which: int) -> None:
     root = fleet.host("a")
     run(root, *MAKE, "web")
     there = f"usernsplan-web:{WEB}:65536\n".encode()
@@ -436,19 +439,16 @@ def test_a_run_that_only_the_server_knows_changes_nothing(fleet: FleetOfRoots) -
         '[["/etc/shadow", null, "eJwDAAAAAAE="]]',
     )
     release = codec.change_text(LedgerChange(remove=("web",)))
-    for files, text in zip(rows, (change, release, "nope", release), strict=True):
-        fleet.query(
-            "INSERT INTO usernsplan.intent VALUES (1, %s, 'x', 'nope', %s, %s)",
-            number + 1,
-            text,
-            files,
-        )
-        assert synced(root, "--check", status=4)["agreed"] is True
-        said = synced(root)
-        assert [one["code"] for one in said["findings"]] == ["USN114"]
-        assert fleet.query("SELECT * FROM usernsplan.intent") == []
-        assert {(root / f"etc/{name}").read_bytes() for name in ("subuid", "subgid")} == {there}
-        assert names(root) == {"web": WEB}
+    files, text = rows[which], (change, release, "nope", release)[which]
+    fleet.query(
+        "INSERT INTO usernsplan.intent VALUES (1, %s, 'x', 'nope', %s, %s)", number + 1, text, files
+    )
+    assert synced(root, "--check", status=4)["agreed"] is True
+    said = synced(root)
+    assert [one["code"] for one in said["findings"]] == ["USN114"]
+    assert fleet.query("SELECT * FROM usernsplan.intent") == []
+    assert {(root / f"etc/{name}").read_bytes() for name in ("subuid", "subgid")} == {there}
+    assert names(root) == {"web": WEB}
 
 
 @needs_root
@@ -660,6 +660,7 @@ def test_no_event_makes_a_database_root_of_a_host(fleet: FleetOfRoots) -> None:
 
 
 @needs_root
+@pytest.mark.slow
 def test_a_mount_is_not_taken_from_a_server(fleet: FleetOfRoots) -> None:
     root = fleet.host("a")
     run(root, *MAKE, "web")
@@ -724,7 +725,7 @@ _odd = st.one_of(
 
 
 @given(st.tuples(*[_odd] * 8))
-@settings(max_examples=examples(300))
+@settings(max_examples=examples(200))
 def test_any_wish_is_one_or_has_a_fault(row: tuple[Any, ...]) -> None:
     found = received.wish(row)
     if not found.fault:
@@ -752,7 +753,7 @@ _maps = st.lists(
         st.integers(0, len(_GOOD) - 1), st.one_of(_odd, _numbers, _maps, _maps), max_size=4
     )
 )
-@settings(max_examples=examples(500))
+@settings(max_examples=examples(300))
 def test_what_comes_back_has_no_id_of_the_host(changes: dict[int, Any]) -> None:
     row = json.dumps([changes.get(at, value) for at, value in enumerate(_GOOD)])
     with suppress(RefusedError):
@@ -811,6 +812,7 @@ def test_the_timer_is_installed_once_and_removed(fleet: FleetOfRoots) -> None:
 
 
 @needs_root
+@pytest.mark.slow
 def test_a_unit_that_somebody_changed_stays(fleet: FleetOfRoots) -> None:
     root = fleet.host("a")
     run(root, "sync", "--install-timer")
@@ -859,7 +861,7 @@ def test_all_that_the_timer_runs_is_looked_at() -> None:
 
 
 @needs_root
-@pytest.mark.parametrize("part", ["interpreter", "folder"])
+@pytest.mark.parametrize("part", ["interpreter", *slow("folder")])
 def test_the_timer_runs_nothing_that_others_can_change(
     fleet: FleetOfRoots, tmp_path: Path, part: str
 ) -> None:

@@ -1,0 +1,128 @@
+"""A host of a fleet is killed at each step of a command: before and after each statement, and each change of a file."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.command import needs_root
+from tests.host.fleet_state import ALLOCATE, is_well, ranges, run
+from usernsplan.ledger.postgres import Server
+from usernsplan.ledger.sqlite import SqliteLedger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.postgres import FleetOfRoots
+
+pytestmark = needs_root
+# What changes something, on the server or on the disk.
+STEPS = [
+    (Server, "rows"),
+    (SqliteLedger, "begin"),
+    (SqliteLedger, "complete"),
+    (SqliteLedger, "put_back"),
+    (os, "rename"),
+    (os, "unlink"),
+    (os, "fsync"),
+]
+DIED = 9
+MOST = 200
+
+
+def killed(root: Path, at: int, *words: str, after: bool) -> bool:
+    """Run a command in a process that dies before, or after, its step of this number; False if it has not so many."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == DIED
+    left = [at]
+
+    def counted(function: Any) -> Any:  # noqa: ANN401 - any of the steps
+        def step(*given: Any, **named: Any) -> Any:  # noqa: ANN401
+            left[0] -= 1
+            if left[0] < 0 and not after:
+                os._exit(DIED)
+            found = function(*given, **named)
+            if left[0] < 0:
+                os._exit(DIED)
+            return found
+
+        return step
+
+    for place, name in STEPS:
+        setattr(place, name, counted(getattr(place, name)))
+    try:
+        run(root, *words, status=None)
+    finally:
+        os._exit(0)
+
+
+def kills(root: Path, every: int, *words: str, after: bool) -> Iterator[int]:
+    """Kill a command at every so many of its steps; the caller mends it, and undoes it."""
+    for at in range(0, MOST, every):
+        died = killed(root, at, *words, after=after)
+        yield at
+        if not died:
+            assert at
+            return
+    pytest.fail("it never ends")
+
+
+AFTER = pytest.mark.parametrize(
+    ("every", "after"),
+    [
+        pytest.param(9, False, id="some"),
+        pytest.param(1, False, id="before", marks=pytest.mark.slow),
+        pytest.param(1, True, id="after", marks=pytest.mark.slow),
+    ],
+)
+
+
+@AFTER
+def test_allocate(fleet: FleetOfRoots, every: int, after: bool) -> None:
+    a, b = fleet.host("a"), fleet.host("b")
+    run(b, *ALLOCATE, "db")
+    for at in kills(a, every, *ALLOCATE, "web", after=after):
+        run(a, "sync")
+        is_well(fleet, (a, b))
+        run(a, *ALLOCATE, "web")
+        is_well(fleet, (a, b))
+        assert "web" in ranges(a), at
+        run(a, "release", "web")
+        run(a, "release", "--forget", "web")
+
+
+@AFTER
+def test_release(fleet: FleetOfRoots, every: int, after: bool) -> None:
+    a, b = fleet.host("a"), fleet.host("b")
+    for root in (a, b):
+        run(root, *ALLOCATE, "web")
+    for _ in kills(a, every, "release", "web", after=after):
+        # The next command mends it, whichever that is.
+        run(a, *ALLOCATE, "other")
+        is_well(fleet, (a, b))
+        assert "web" in ranges(b)
+        run(a, "release", "other")
+        run(a, "release", "--forget", "other")
+        run(a, *ALLOCATE, "web")
+        assert ranges(a) == ranges(b)
+
+
+@AFTER
+def test_sync(fleet: FleetOfRoots, every: int, after: bool) -> None:
+    a, b = fleet.host("a", "usernsplan_operator"), fleet.host("b")
+    run(b, *ALLOCATE, "old")
+    run(a, *ALLOCATE, "web", "--on", "b")
+    for _ in kills(b, every, "sync", after=after):
+        run(b, "sync")
+        is_well(fleet, (a, b))
+        assert sorted(ranges(b)) == ["old", "web"]
+        assert fleet.query("SELECT * FROM usernsplan.wish") == []
+        run(a, "release", "web", "--on", "b")
+        run(b, "sync")
+        assert sorted(ranges(b)) == ["old"]
+        run(b, "release", "--forget", "web")
+        run(a, *ALLOCATE, "web", "--on", "b")

@@ -237,7 +237,7 @@ def carry_out(  # noqa: PLR0913 - what is decided, and what it is decided from
                 seen = state
             # After the locks, because userdel takes them itself.
             findings += _without_accounts(layout, plan)
-        _publish(ledger, seen)
+        publish(ledger, seen)
     except UsernsplanError as error:
         error.notes = tuple(finding.message for finding in findings)
         raise
@@ -282,7 +282,7 @@ def _decided(
     return state, plan
 
 
-def _publish(ledger: Ledger, state: HostState) -> None:
+def publish(ledger: Ledger, state: HostState) -> None:
     """Tell the fleet which ids the host has of its own. What cannot be told now, the next run tells."""
     if state.ledger.fleet is not None:
         from usernsplan.claims.of_host import own  # noqa: PLC0415 - only in a fleet

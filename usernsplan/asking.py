@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from usernsplan import apply
-from usernsplan.errors import InvalidValueError, RefusedError, did_you_mean
+from usernsplan.errors import InvalidValueError, RefusedError, UnknownNameError, did_you_mean
 from usernsplan.ledger import open_ledger
 from usernsplan.ledger.fleet import FleetLedger
 from usernsplan.model import AllocateRequest, Asked, LedgerState, ReleaseRequest
@@ -106,9 +106,15 @@ def release(
 ) -> Asked:
     """Release names on these hosts; on all of the fleet, if there are none.
 
-    Raises as ``allocate`` does. A name that a host lacks is no error, unless nobody has it.
+    Raises as ``allocate`` does. A name that a host lacks is no error, unless nobody has
+    or quarantines it: UnknownNameError.
     """
     ledger, here, others = _opened(layout, request.names, hosts)
+    if unknown := ledger.unknown(request.names):
+        raise UnknownNameError(
+            f"no host has anything under the name '{unknown[0]}'",
+            hint=f"{layout.inline('list --fleet')} shows what is allocated",
+        )
     decide = partial(_released, request=request)
     plan = apply.preview(layout, ledger, decide)
     with ledger.server.together(keep=False):

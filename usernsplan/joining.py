@@ -27,7 +27,7 @@ from usernsplan.errors import (
 from usernsplan.escape import line, shell
 from usernsplan.formats import config
 from usernsplan.formats.accounts import Accounts
-from usernsplan.host import files, locks
+from usernsplan.host import files, locks, read
 from usernsplan.layout import CONFIG_FILE, FLEET, LEDGER
 from usernsplan.ledger import allocation_of, member, postgres
 from usernsplan.ledger.durable import Durability
@@ -193,6 +193,7 @@ class _Join(NamedTuple):
             self._record(ledger, change)
             if needs_key:
                 _write_key(self.layout, who.url)
+            self._publish(ledger)
         is_changed = is_new or needs_key or bool(findings or change.update)
         return self._told(ledger, change, findings, is_changed=is_changed)
 
@@ -237,6 +238,11 @@ class _Join(NamedTuple):
         if change.update:
             lines = changes.lines(change, ledger.state(), Accounts())
             noting.record(self.layout, ledger, change, lines, self.command)
+
+    def _publish(self, ledger: FleetLedger) -> None:
+        """Others may ask for names here at once. What cannot be read now, the next run tells."""
+        with suppress(UsernsplanError):
+            apply.publish(ledger, read.state(self.layout, ledger.deciding))
 
     def _refuse_clashes(self, clashes: Sequence[Clash]) -> None:
         if not clashes:

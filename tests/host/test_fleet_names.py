@@ -91,6 +91,38 @@ def test_what_the_host_itself_has_of_these_ids_stands_in_the_way_and_is_named(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "text", "named"),
+    [
+        (
+            "var/lib/lxc/c1/config",
+            "lxc.rootfs.path = dir:/var/lib/lxc/c1/rootfs\nlxc.idmap = u 0 {start} 65536\n",
+            "used by",
+        ),
+        (
+            "etc/userdb/club.group",
+            '{{"groupName":"club","gid":{start},"service":"io.systemd.DropIn"}}\n',
+            "an account or a group",
+        ),
+    ],
+)
+def test_what_other_programs_of_the_host_have_of_these_ids_stands_in_the_way(
+    fleet: FleetOfRoots, hosts: tuple[Path, Path], file: str, text: str, named: str
+) -> None:
+    a, b = hosts
+    run(a, *ALLOCATE, "web")
+    start = ranges(a)["web"]
+    (b / file).parent.mkdir(parents=True, exist_ok=True)
+    (b / file).write_text(text.format(start=start))
+    err = refused(fleet, b, *ALLOCATE, "web")
+    assert "is not free" in err
+    assert named in err
+    # Other names get other ids, and --local too.
+    run(b, *ALLOCATE, "web", "--local")
+    assert ranges(b)["web"] != start
+
+
+@pytest.mark.slow
 def test_a_name_that_others_have_is_not_renamed_nor_is_another_one_given_it(
     fleet: FleetOfRoots, hosts: tuple[Path, Path]
 ) -> None:
@@ -270,6 +302,13 @@ def test_what_was_asked_is_taken_back_before_it_is_done(
     assert fleet.holds() == set()
     run(b, "sync")
     assert ranges(b) == {}
+    # And so is a release.
+    run(b, *ALLOCATE, "web")
+    assert asked(a, "release", "web", "--on", "b") == {("b", "web")}
+    assert asked(a, *ALLOCATE, "web", "--on", "b") == {("b", "web")}
+    assert asked(a, *ALLOCATE, "web", "--on", "b") == set()
+    run(b, "sync")
+    assert "web" in ranges(b)
 
 
 @pytest.mark.slow
@@ -316,15 +355,92 @@ def test_only_an_operator_asks(
 
 
 @pytest.mark.slow
+def test_a_host_needs_no_operator_for_itself(
+    fleet: FleetOfRoots, three: tuple[Path, Path, Path]
+) -> None:
+    _, b, _ = three
+    assert asked(b, *ALLOCATE, "web", "--on", "b") == set()
+    assert {host for *_, host, _ in fleet.holds()} == {"b"}
+    assert asked(b, "release", "web", "--on", "b") == set()
+    assert ranges(b) == {}
+
+
+@pytest.mark.slow
 def test_what_cannot_be_asked_is_said(three: tuple[Path, Path, Path], tmp_path: Path) -> None:
     a, *_ = three
     for words in (("web", "--owner", "x"), ("web", "--local"), ("web", "--engine", "lxc")):
         run(a, *ALLOCATE, *words, "--on", "b", status=2)
     assert "did you mean" in run(a, *ALLOCATE, "web", "--on", "bb", status=2)[1]
     run(a, "release", "--forget", "web", "--on", "b", status=2)
+    _, err = run(a, "release", "nowhere", "--everywhere", status=1)
+    assert "no host has anything under the name 'nowhere'" in err
+    # What all hosts have released already is no mistake.
+    run(a, *ALLOCATE, "web")
+    run(a, "release", "web", "--everywhere")
+    assert asked(a, "release", "web", "--everywhere") == set()
     alone = tmp_path / "alone"
     (alone / "etc").mkdir(parents=True)
     assert "no fleet" in run(alone, *ALLOCATE, "web", "--everywhere", status=REFUSED)[1]
+
+
+@pytest.mark.slow
+def test_a_host_that_has_the_name_with_other_ids_is_not_asked(
+    fleet: FleetOfRoots, three: tuple[Path, Path, Path]
+) -> None:
+    a, b, c = three
+    run(b, *ALLOCATE, "web", "--local")
+    run(c, *ALLOCATE, "mail", "--strategy", "shared")
+    for name, host in (("web", "b"), ("mail", "c")):
+        err = refused(fleet, a, *ALLOCATE, name, "--on", "a,b,c")
+        assert f"{host} has '{name}' already, and not with these ids" in err
+    # A host that has the same ids is asked nothing.
+    assert asked(a, *ALLOCATE, "web", "--on", "a,c") == {("c", "web")}
+
+
+@pytest.mark.slow
+def test_a_name_that_others_take_while_an_operator_asks_has_no_second_ids(
+    fleet: FleetOfRoots, three: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from usernsplan.ledger.fleet import FleetLedger  # noqa: PLC0415 - needs psycopg
+
+    a, b, c = three
+    ask = FleetLedger.ask
+
+    def late(ledger: FleetLedger, *values: Any) -> Any:  # noqa: ANN401 - as it is
+        if not ranges(c):
+            usernsplan(*ALLOCATE, "web", "--start", "524288000", "--root", c)
+        return ask(ledger, *values)
+
+    monkeypatch.setattr(FleetLedger, "ask", late)
+    _, err = run(a, *ALLOCATE, "web", "--on", "b", status=REFUSED)
+    assert "'web' has the uids 524288000-524353535, on c" in err
+    assert {(start, host) for _, _, start, _, host, _ in fleet.holds()} == {(524288000, "c")}
+    monkeypatch.undo()
+    assert asked(a, *ALLOCATE, "web", "--on", "b") == {("b", "web")}
+    run(b, "sync")
+    assert ranges(b) == ranges(c)
+
+
+@pytest.mark.slow
+def test_a_host_that_joins_says_what_it_has_of_its_own(fleet: FleetOfRoots) -> None:
+    a = fleet.host("a", "usernsplan_operator")
+    b = fleet.root("b", "")
+    put(b, "subuid", "alice:589824:65536\n")
+    run(b, "ledger", "join", fleet.role("h_b"))
+    run(a, *ALLOCATE, "web", "--on", "a,b")
+    assert ranges(a) == {"web": 655360}
+
+
+def test_list_and_show_say_which_names_are_local(hosts: tuple[Path, Path]) -> None:
+    a, _ = hosts
+    run(a, *ALLOCATE, "web", "--local")
+    run(a, *ALLOCATE, "db")
+    found = document_in(run(a, "list", "--json")[0])["allocations"]
+    assert {one["name"]: one["local"] for one in found} == {"web": True, "db": False}
+    [shown] = document_in(run(a, "show", "web", "--json")[0])["allocations"]
+    assert shown["local"] is True
+    assert "this host's alone" in run(a, "show", "web")[0]
+    assert "this host's alone" not in run(a, "show", "db")[0]
 
 
 FOR_HOSTS = """\

@@ -265,6 +265,7 @@ def test_a_plan_is_a_document_of_version_2() -> None:
             "published": "userdb",
             "passes": [],
             "within": None,
+            "local": False,
             "policy": None,
         }
     ]

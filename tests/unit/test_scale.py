@@ -17,9 +17,10 @@ from tests.examples import examples
 from tests.unit.states import asked, carried_out, per_container, state
 from usernsplan import AllocateRequest, Layout, PerContainer, allocate
 from usernsplan.audit import Facts, check
-from usernsplan.claims import index
+from usernsplan.claims import index, of_host
 from usernsplan.claims.index import Claim, over_others
 from usernsplan.formats import daemon_json, subid
+from usernsplan.ids import IdSet
 from usernsplan.ledger import access
 from usernsplan.model import Finding, ReleaseRequest
 from usernsplan.planner.allocate import make_plan
@@ -225,6 +226,16 @@ def test_a_plan_walks_through_the_accounts_as_often_for_many_names_as_for_few() 
         return Walked.times
 
     assert walked(2) == walked(40)
+
+
+def test_what_a_host_has_of_its_own_is_compared_with_its_ledger_once() -> None:
+    def compared(count: int) -> int:
+        host = state(lines(count), allocations=[per_container("web", 655360)])
+        told = {one.start for one in of_host.own(host) if one.source == "subid"}
+        assert told == {1_000_000 + n * 1000 for n in range(count)}
+        return calls(IdSet, "_complement", partial(of_host.own, host))
+
+    assert compared(2) == compared(40)
 
 
 def test_what_is_appended_to_a_long_file_is_not_looked_for_in_all_of_it() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from usernsplan.claims.sources import OWN
 from usernsplan.escape import utf8
 from usernsplan.holdings import all_own_ids
-from usernsplan.ids import ID_LIMIT, IdSet
+from usernsplan.ids import EVERY_ID, ID_LIMIT, IdSet
 from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Own(NamedTuple):
 
 def own(host: Host) -> tuple[Own, ...]:
     """All of them, sorted. What the ledger gave out is not among them: the server has it already."""
-    ours = IdSet(
+    theirs = EVERY_ID - IdSet(
         chain(
             (ids for a in host.ledger.allocations for ids in all_own_ids(a)),
             (q.reserved_range for q in host.ledger.quarantined),
@@ -40,9 +40,9 @@ def own(host: Host) -> tuple[Own, ...]:
     found = {
         Own(c.kind, c.start, min(c.stop, ID_LIMIT), c.source, utf8(c.holder))
         for c in chain.from_iterable(source(host) for source in OWN)
-        if c.allocation is None and c.start < ID_LIMIT
+        if c.allocation is None and c.start < min(c.stop, ID_LIMIT)
     }
-    apart = [one for one in found if IdSet.clipped([(one.start, one.stop)]) - ours]
+    apart = [one for one in found if theirs.meets(one.start, one.stop)]
     if len(apart) > MOST:
         spans: dict[tuple[Kind, str], list[tuple[int, int]]] = {}
         for one in apart:

@@ -327,6 +327,9 @@ class FleetLedger:
         Raises NotPermittedError for a role that is no operator, and RefusedError if a host has some of
         the ids of its own.
         """
+        if not hosts:
+            # Who asks nobody needs no operator's role.
+            return []
         new = [hold for hold in holds(plan) if hold.name in names and not hold.local]
         rows = [(hold.name, hold.kind, hold.start, hold.stop) for hold in new]
         found = self.server.rows(
@@ -338,14 +341,28 @@ class FleetLedger:
             json.dumps(dict(options), sort_keys=True),
             *arrays(rows, 4),
         )
-        return [(host, name) for host, name in found]
+        # What is taken back may be asked the other way at once.
+        return [(host, name) for host, name in dict.fromkeys(found)]
 
     def ask_release(self, hosts: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]]:
         """Ask hosts to release these names; returns what is new, (host, name)."""
+        if not hosts:
+            return []
         found = self.server.rows(
             "SELECT * FROM usernsplan.ask_release(%s, %s)", list(hosts), list(names)
         )
-        return [(host, name) for host, name in found]
+        # What is taken back may be asked the other way at once.
+        return [(host, name) for host, name in dict.fromkeys(found)]
+
+    def unknown(self, names: Sequence[str]) -> list[str]:
+        """Those of the names that no host has or quarantines."""
+        rows = self.server.rows(
+            "SELECT a FROM unnest(%s::text[]) a "
+            "WHERE NOT EXISTS (SELECT FROM usernsplan.claim c WHERE c.name = a) AND NOT EXISTS "
+            "(SELECT FROM usernsplan.content r WHERE r.what = 'allocation' AND r.key = a)",
+            list(names),
+        )
+        return [name for (name,) in rows]
 
     def avoid(self, hosts: Sequence[str]) -> None:
         """Let ``deciding`` count what these hosts have of their own as taken."""

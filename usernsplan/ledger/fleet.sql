@@ -587,8 +587,9 @@ BEGIN
 END $$;
 
 -- An operator asks hosts to allocate names: all of them or none. The ids are claimed for each host, so that nobody
--- else gets them before its next sync. Returns what is new: a host that has the name already is asked nothing.
--- UP006: a host has some of these ids of its own.
+-- else gets them before its next sync. Returns what is new: a host that has the name already is asked nothing, and
+-- what it was asked before, to release the name, is taken back.
+-- UP004: the fleet has other ids under a name. UP006: so has one of these hosts, or it has some of the ids of its own.
 CREATE FUNCTION ask(wanted text[], of_names text[], of_strategy text, of_options text, names text[], kinds text[],
     starts bigint[], stops bigint[]) RETURNS TABLE (host text, name text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
@@ -598,6 +599,34 @@ DECLARE
     n int;
 BEGIN
     PERFORM alone();
+    SELECT a.name AS of, o.name AS host INTO way
+        FROM unnest(of_names) AS a(name)
+        JOIN content r ON r.host = ANY (numbers) AND r.what = 'allocation' AND r.key = a.name
+        JOIN host o ON o.number = r.host
+        WHERE EXISTS (
+            SELECT FROM unnest(names, kinds, starts, stops) AS b(name, kind, start, stop)
+            WHERE b.name = a.name AND NOT EXISTS (
+                SELECT FROM hold d JOIN claim c ON c.id = d.claim
+                WHERE d.host = r.host AND d.state = 'held' AND upper_inf(c.hosts)
+                AND c.name = b.name AND c.kind = b.kind AND c.ids = int8range(b.start, b.stop)))
+        LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'UP006', MESSAGE = format(
+            '%s has ''%s'' already, and not with these ids', way.host, way.of);
+    END IF;
+    -- Another host may have taken the name since the ids were chosen.
+    SELECT c.name AS of, c.kind, lower(c.ids) AS start, upper(c.ids) - 1 AS last, o.name AS host INTO way
+        FROM claim c
+        JOIN hold d ON d.claim = c.id AND d.state IN ('held', 'intended', 'wanted')
+        JOIN host o ON o.number = d.host
+        WHERE upper_inf(c.hosts) AND c.name = ANY (of_names) AND NOT EXISTS (
+            SELECT FROM unnest(names, kinds, starts, stops) AS a(name, kind, start, stop)
+            WHERE a.name = c.name AND a.kind = c.kind AND int8range(a.start, a.stop) = c.ids)
+        ORDER BY c.name, c.kind DESC LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'UP004', MESSAGE = format('in the fleet, ''%s'' has the %ss %s-%s, on %s',
+            way.of, way.kind, way.start, way.last, way.host);
+    END IF;
     SELECT h.name AS host, o.*, a.name AS of INTO way
         FROM unnest(names, kinds, starts, stops) AS a(name, kind, start, stop)
         JOIN own o ON o.host = ANY (numbers) AND o.kind = a.kind AND o.ids && int8range(a.start, a.stop)
@@ -620,6 +649,9 @@ BEGIN
                 WHERE d.host = n AND c.name = a.name AND c.kind = a.kind AND c.ids = int8range(a.start, a.stop))
             HAVING count(*) > 0;
     END LOOP;
+    RETURN QUERY
+        DELETE FROM wish w WHERE w.host = ANY (numbers) AND w.name = ANY (of_names) AND w.strategy = ''
+            RETURNING (SELECT o.name FROM host o WHERE o.number = w.host), w.name;
     RETURN QUERY
         INSERT INTO wish AS w (host, name, strategy, options, start)
             SELECT h, a.name, of_strategy, of_options, min(b.start)
@@ -651,7 +683,9 @@ BEGIN
             SELECT d.claim FROM hold d JOIN claim c ON c.id = d.claim
             WHERE d.host = n AND d.state = 'wanted' AND c.name = ANY (of_names)));
     END LOOP;
-    DELETE FROM wish w WHERE w.host = ANY (numbers) AND w.name = ANY (of_names) AND w.strategy <> '';
+    RETURN QUERY
+        DELETE FROM wish w WHERE w.host = ANY (numbers) AND w.name = ANY (of_names) AND w.strategy <> ''
+            RETURNING (SELECT o.name FROM host o WHERE o.number = w.host), w.name;
     RETURN QUERY
         INSERT INTO wish AS w (host, name, strategy)
             SELECT DISTINCT r.host, a.name, '' FROM unnest(of_names) AS a(name)

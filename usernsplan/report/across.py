@@ -335,7 +335,6 @@ def _host_fields(one: HostSeen) -> dict[str, Any]:
 def _name_fields(one: NameSeen) -> dict[str, Any]:
     return {
         **allocation_fields(one.allocation),
-        "local": one.allocation.local,
         "hosts": list(one.hosts),
     }
 

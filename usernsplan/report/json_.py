@@ -386,6 +386,7 @@ def allocation_fields(a: Allocation) -> dict[str, Any]:
         "published": a.published,
         "passes": pass_fields(a.passes),
         "within": a.within or None,
+        "local": a.local,
         "policy": policy_fields(a.policy) if a.policy else None,
     }
 

@@ -128,7 +128,10 @@ def allocations(
         parts = [
             table(
                 (*_HEADERS, "strategy"),
-                [(*_row(a, accounts), a.strategy) for a in ledger.allocations],
+                [
+                    (*_row(a, accounts), a.strategy + " (local)" * a.local)
+                    for a in ledger.allocations
+                ],
             )
         ]
     if ledger.quarantined:
@@ -184,6 +187,8 @@ def allocation(
     ]
     if unused := _unused(a):
         rows.append(("unused", unused))
+    if a.local:
+        rows.append(("local", "under this name, these ids are this host's alone"))
     if a.policy:
         rows.append(("policy", policy_words(a)))
 

@@ -117,7 +117,13 @@ class Postgres:
             return done.fetchall() if done.description else []
 
     def start(self) -> None:
-        self._run(BIN / "pg_ctl", "-w", "-s", "-D", self.data, "-l", self.folder / "log", "start")
+        """Start it; what is left of one that was killed may have the port for a moment."""
+        words = (BIN / "pg_ctl", "-w", "-s", "-D", self.data, "-l", self.folder / "log", "start")
+        for _ in range(20):
+            if self._did(*words).returncode == 0:
+                return
+            time.sleep(0.2)
+        self._run(*words)
 
     def stop(self, how: str = "immediate") -> None:
         self._run(BIN / "pg_ctl", "-w", "-s", "-D", self.data, "-m", how, "stop")
@@ -138,7 +144,11 @@ class Postgres:
         return (self.data / "postmaster.pid").exists()
 
     def _run(self, *words: object) -> None:
-        done = subprocess.run(
+        done = self._did(*words)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def _did(self, *words: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [*_AS, *map(str, words)],
             cwd="/",
             capture_output=True,
@@ -147,7 +157,6 @@ class Postgres:
             env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
             stdin=subprocess.DEVNULL,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def until_gone(pid: int) -> None:

@@ -111,7 +111,7 @@ def measured(server: Postgres, folder: Path, hosts: int, asked: argparse.Namespa
     for n in range(asked.runs):
         one.append(command(ours, *ONE, f"new{n}"))
         peer.append(command(alone, *ONE, f"new{n}"))
-        sync.append(command(ours, "list"))
+        sync.append(command(ours, "sync"))
         starts.append(start())
     [[size, rows]] = fleet.query(
         "SELECT sum(pg_total_relation_size(c.oid))::bigint, (SELECT count(*) FROM usernsplan.content) "

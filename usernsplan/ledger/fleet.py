@@ -18,7 +18,13 @@ from itertools import starmap
 from typing import TYPE_CHECKING
 
 from usernsplan.claims.of_host import Own
-from usernsplan.errors import DamagedLedgerError, LedgerError, RefusedError, UsernsplanError
+from usernsplan.errors import (
+    DamagedLedgerError,
+    LedgerError,
+    MeanwhileTakenError,
+    RefusedError,
+    UsernsplanError,
+)
 from usernsplan.escape import line
 from usernsplan.fleetwide import Away
 from usernsplan.ledger import codec, member, received, schema
@@ -173,7 +179,7 @@ class FleetLedger:
                 *self._bring_back(view),
             )
         elif view.event < number:
-            self._tell_all(view.event)
+            self._tell_lost(view.event)
             notes = (
                 f"the fleet's ledger had {view.event} events of this host; it has all {number} now",
             )
@@ -451,6 +457,23 @@ class FleetLedger:
         """Tell the server everything that the file has; its events from ``last`` on are new there."""
         state = self._local.state()
         self._tell(last, holds(state), list(_rows(state)), is_whole=True)
+
+    def _tell_lost(self, last: int) -> None:
+        """Tell the server again what it lost. Raises RefusedError if others have got these ids meanwhile."""
+        try:
+            self._tell_all(last)
+        except MeanwhileTakenError as error:
+            from usernsplan.planner.in_fleet import clash_lines  # noqa: PLC0415 - seldom needed
+
+            name = self._layout.inline
+            refused = RefusedError(
+                f"{shown(self.member.url)} lost events of this host, and others have got its ids since",
+                hint=f"let one of the hosts give way: there, {name('release NAME')} and "
+                f"{name('release --forget NAME')}; or here, {name('ledger leave --forget')}, "
+                f"{name('remap NAME --start FIRST')} and {name('ledger join')}",
+            )
+            refused.lines = (str(refused), *clash_lines(self.in_the_way(self._local.state())))
+            raise refused from error
 
     def _bring_back(self, view: _View) -> list[str]:
         """Make the file again from what the server has of this host; returns what it does not take."""

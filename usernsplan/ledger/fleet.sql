@@ -205,13 +205,21 @@ BEGIN
 END $$;
 
 -- One writer of claims at a time: the constraint proves, the lock only spares retries.
-CREATE FUNCTION alone() RETURNS void LANGUAGE sql AS $$ SELECT pg_advisory_xact_lock(7305093, 1) $$;
+-- Not an advisory lock: every role that can connect could take that, and stop all hosts.
+CREATE FUNCTION alone() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    LOCK TABLE usernsplan.meta IN EXCLUSIVE MODE;
+END $$;
 
 CREATE FUNCTION join_host(wanted text, of_machine text, of_version text) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
 DECLARE found host;
 BEGIN
     PERFORM alone();
+    -- Other names are those of hosts that left, and what leave makes of them.
+    IF wanted !~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$' THEN
+        RAISE EXCEPTION USING ERRCODE = 'UP005', MESSAGE = format('%s cannot be the name of a host', wanted);
+    END IF;
     SELECT * INTO found FROM host WHERE name = wanted;
     IF found.number IS NULL THEN
         INSERT INTO host (name, role, machine, version) VALUES (wanted, session_user, of_machine, of_version)
@@ -840,6 +848,32 @@ BEGIN
         ORDER BY l.ended DESC, l.token DESC LIMIT 1) AS last
         WHERE last.host <> n AND last.work = of_work;
 END $$;
+
+-- Nobody but the functions writes, even if somebody grants more to a role by mistake: an error, not no rows. And of
+-- the history a host's role could then only append its own.
+CREATE FUNCTION only_functions() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT pg_catalog.pg_has_role(current_user, (
+        SELECT n.nspowner FROM pg_catalog.pg_namespace n WHERE n.nspname = 'usernsplan'), 'MEMBER')
+    THEN
+        RAISE EXCEPTION USING ERRCODE = '42501', MESSAGE =
+            pg_catalog.format('only the functions of usernsplan write to %s', TG_TABLE_NAME);
+    END IF;
+    RETURN NULL;
+END $$;
+DO $$
+DECLARE one text;
+BEGIN
+    FOREACH one IN ARRAY ARRAY['meta', 'host', 'claim', 'hold', 'taken_block', 'event', 'intent', 'content', 'own',
+        'wish', 'lease'] LOOP
+        EXECUTE format('CREATE TRIGGER only_functions BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %I '
+            'FOR EACH STATEMENT EXECUTE FUNCTION only_functions()', one);
+    END LOOP;
+END $$;
+ALTER TABLE event ENABLE ROW LEVEL SECURITY;
+CREATE POLICY see ON event FOR SELECT USING (true);
+CREATE POLICY append ON event FOR INSERT
+    WITH CHECK (host IN (SELECT h.number FROM host h WHERE h.role = session_user));
 
 -- Who may do what. A host's role writes through the functions, for its own host alone.
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA usernsplan FROM PUBLIC;

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = needs_root
 DONE, UNREACHABLE = 0, 10
+CI = os.environ.get("CI") == "true"
 MOST = 400
 # So many messages it takes until the server has been asked anything.
 FIRST = 10
@@ -63,7 +64,7 @@ def ended(root: Path, *words: str) -> int:
 
 
 @pytest.mark.parametrize(
-    "every", [pytest.param(13, id="some"), pytest.param(1, id="each", marks=pytest.mark.slow)]
+    "every", [pytest.param(37, id="some"), pytest.param(1, id="each", marks=pytest.mark.slow)]
 )
 def test_cut_at_a_message_of_either_side(
     fleet: FleetOfRoots, host: Path, proxy: Proxy, every: int
@@ -98,7 +99,7 @@ def test_a_server_that_falls_silent_is_waited_for_so_long_and_no_longer(
 ) -> None:
     monkeypatch.setattr(server_of_fleet, "PATIENCE", 0.5)
     monkeypatch.setitem(server_of_fleet._SETTINGS, "connect_timeout", 2)
-    for at in (0, 12, 25):
+    for at in (0, 12, 25) if CI else (12,):
         proxy.end_at(at, "silent")
         before = contents(host)
         run(host, *ALLOCATE, "web", status=UNREACHABLE)

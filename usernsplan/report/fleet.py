@@ -168,9 +168,7 @@ def _leave_text(done: Leave) -> str:
     verb = "would leave" if done.dry_run else "left"
     where = f" of {done.place}" if done.place else ""
     first = f"This host {verb} the fleet{where}, and keeps its names and ids."
-    if done.forgotten:
-        return f"{first} The server was not asked."
-    return f"{first} Other hosts may get these ids for other names."
+    return f"{first} The server was not asked." if done.forgotten else first
 
 
 def _leave_document(done: Leave) -> str:

@@ -10,23 +10,21 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from usernsplan import apply
-from usernsplan.errors import InvalidValueError, RefusedError, UnknownNameError, did_you_mean
-from usernsplan.ledger import open_ledger
-from usernsplan.ledger.fleet import FleetLedger
-from usernsplan.model import AllocateRequest, Asked, LedgerState, ReleaseRequest
+from usernsplan.errors import InvalidValueError, UnknownNameError, did_you_mean
+from usernsplan.ledger import asks
+from usernsplan.ledger.fleet import of_fleet
+from usernsplan.model import AllocateRequest, Asked, LedgerState
+from usernsplan.planner import of_hosts
 from usernsplan.planner.allocate import make_plan
-from usernsplan.planner.release import make_release
-from usernsplan.strategies import PerContainer, SingleUid, named
+from usernsplan.strategies import named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from usernsplan.layout import Layout
-    from usernsplan.model import Allocation, HostState, Plan
+    from usernsplan.ledger.fleet import FleetLedger
+    from usernsplan.model import ReleaseRequest
     from usernsplan.planfile import PlanFile
-
-# The options of a request that other hosts can be asked for.
-_ASKABLE = frozenset({"names", "strategy", "options", "defaults", "places", "start", "pool", "yes"})
 
 
 def allocate(  # noqa: PLR0913 - the options of the command
@@ -45,28 +43,19 @@ def allocate(  # noqa: PLR0913 - the options of the command
     that other hosts cannot be asked for; NotPermittedError unless the role is an operator's, and what
     apply.carry_out raises.
     """
-    plain = AllocateRequest(request.names)
-    if not request.names or any(
-        getattr(request, key) != getattr(plain, key)
-        for key in AllocateRequest.__dataclass_fields__
-        if key not in _ASKABLE
-    ):
-        raise InvalidValueError(
-            "other hosts can be asked for names with a strategy, its options, --start and --pool",
-            hint="leave the other options out; or run the command on each host",
-        )
+    of_hosts.refuse_unaskable(request)
     ledger, here, others = _opened(layout, request.names, hosts)
     here = here and here_too
     ledger.avoid(others)
     decide = partial(make_plan, request=request)
     plan = apply.preview(layout, ledger, decide)
     made = [a for a in plan.allocations if a.name in request.names]
-    strategy, options = _of(made)
+    strategy, options = of_hosts.options_of(made)
     state = LedgerState(allocations=tuple(made))
 
     def ask(*, keep: bool) -> list[tuple[str, str]]:
         with ledger.server.together(keep=keep):
-            return ledger.ask(others, request.names, strategy, options, state)
+            return asks.ask(ledger.server, others, request.names, strategy, options, state)
 
     # What they refuse is known before this host changes anything.
     new = ask(keep=False)
@@ -110,42 +99,28 @@ def release(
     or quarantines it: UnknownNameError.
     """
     ledger, here, others = _opened(layout, request.names, hosts)
-    if unknown := ledger.unknown(request.names):
+    if unknown := asks.unknown(ledger.server, request.names):
         raise UnknownNameError(
             f"no host has anything under the name '{unknown[0]}'",
             hint=f"{layout.inline('list --fleet')} shows what is allocated",
         )
-    decide = partial(_released, request=request)
+    decide = partial(of_hosts.released, request=request)
     plan = apply.preview(layout, ledger, decide)
     with ledger.server.together(keep=False):
-        new = ledger.ask_release(others, request.names)
+        new = asks.ask_release(ledger.server, others, request.names)
     if really and here:
         plan = apply.carry_out(layout, ledger, decide, command)
     if really:
-        new = ledger.ask_release(others, request.names)
+        new = asks.ask_release(ledger.server, others, request.names)
     return Asked("release", request.names, tuple(others), tuple(new), (), plan if here else None)
-
-
-def _released(state: HostState, request: ReleaseRequest) -> Plan:
-    from usernsplan.model import Plan  # noqa: PLC0415 - a value, for a host that has nothing to do
-    from usernsplan.values import replace  # noqa: PLC0415
-
-    known = {a.name for a in state.ledger.allocations}
-    names = tuple(name for name in request.names if name in known)
-    return make_release(state, replace(request, names=names)) if names else Plan("release")
 
 
 def _opened(
     layout: Layout, names: Sequence[str], hosts: Sequence[str]
 ) -> tuple[FleetLedger, bool, list[str]]:
     """The ledger, whether this host is one of those asked, and the others."""
-    ledger = open_ledger(layout, asked=names)
-    if not isinstance(ledger, FleetLedger):
-        raise RefusedError(
-            "this host is in no fleet, so there are no other hosts to ask",
-            hint=f"{layout.inline('ledger join URL')} joins one",
-        )
-    every = ledger.hosts()
+    ledger = of_fleet(layout, "there are no other hosts to ask", asked=names)
+    every = asks.hosts(ledger.server)
     for host in hosts:
         if host not in every:
             raise InvalidValueError(
@@ -156,26 +131,3 @@ def _opened(
     wanted = list(dict.fromkeys(hosts)) or every
     mine = ledger.member.host
     return ledger, mine in wanted, [host for host in wanted if host != mine]
-
-
-def _of(made: Sequence[Allocation]) -> tuple[str, dict[str, int]]:
-    """The strategy of allocations, and the options that make the same again."""
-    one = made[0]
-    held = one.reserved_range
-    if held is None or one.strategy not in {PerContainer.name, SingleUid.name}:
-        raise InvalidValueError(
-            f"'{one.name}' has no range of its own that other hosts could have",
-            hint="use the strategy per-container or single-uid",
-        )
-    if any(a.reserved_range is None or a.reserved_range.count != held.count for a in made):
-        raise InvalidValueError(
-            "these names have ranges of different sizes", hint="ask for each size by itself"
-        )
-    if any(a.local for a in made):
-        local = next(a.name for a in made if a.local)
-        raise RefusedError(
-            f"'{local}' has ids that are this host's alone", hint="ask for another name"
-        )
-    if one.strategy == PerContainer.name:
-        return one.strategy, {"size": held.count}
-    return one.strategy, {"block": held.count, "container-id": one.mapping.uids[0].container}

@@ -16,11 +16,11 @@ from usernsplan.errors import LedgerUnreachableError, LockBusyError, RefusedErro
 from usernsplan.escape import line
 from usernsplan.host import config, locks, read
 from usernsplan.ledger import open_ledger
-from usernsplan.ledger.fleet import FleetLedger
+from usernsplan.ledger.fleet import of_fleet
 from usernsplan.model import AllocateRequest, Plan, Refused, ReleaseRequest, Synced
 from usernsplan.planner.allocate import make_plan
 from usernsplan.planner.defaults import of_request
-from usernsplan.planner.release import make_release
+from usernsplan.planner.of_hosts import released
 from usernsplan.planner.repair import make_repair
 from usernsplan.strategies import named
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from usernsplan.layout import Layout
+    from usernsplan.ledger.fleet import FleetLedger
     from usernsplan.model import Finding, HostState, Wish
 
 # What a repair leaves to people: other lines of owners of ours, lines that no ledger knows, and Docker's part.
@@ -41,7 +42,7 @@ def sync(layout: Layout, command: str = "", *, really: bool = True) -> Synced:
     host that is in no fleet or whose ledger comes back with what it refuses, and
     LedgerUnreachableError.
     """
-    ledger = _of_fleet(layout)
+    ledger = of_fleet(layout, "there is nothing to sync")
     seen = ledger.deciding()
     found: list[Finding] = []
     if really and seen.interrupted:
@@ -62,7 +63,7 @@ def sync(layout: Layout, command: str = "", *, really: bool = True) -> Synced:
 def _answered(
     layout: Layout, ledger: FleetLedger, wish: Wish, command: str, *, really: bool
 ) -> tuple[Wish, Plan | Refused]:
-    """What came of a wish; the server is told what is new to it."""
+    """Carry out a wish, or say why not; the server hears it if it is new."""
     try:
         plan = _granted(layout, wish, command, really=really)
     except (LedgerUnreachableError, LockBusyError):
@@ -91,7 +92,7 @@ def _granted(layout: Layout, wish: Wish, command: str, *, really: bool) -> Plan:
 
 def _decision(layout: Layout, wish: Wish) -> Callable[[HostState], Plan]:
     if not wish.strategy:
-        return partial(_released, name=wish.name)
+        return partial(released, request=ReleaseRequest((wish.name,)))
     options: dict[str, int | str] = dict(wish.options)
     request = AllocateRequest(
         (wish.name,), strategy=named(wish.strategy, options), options=options, start=wish.start
@@ -99,12 +100,6 @@ def _decision(layout: Layout, wish: Wish) -> Callable[[HostState], Plan]:
     defaults = config.load(layout, None)
     request = of_request(request, defaults) if defaults else request
     return partial(make_plan, request=request)
-
-
-def _released(state: HostState, name: str) -> Plan:
-    """The release of a name; nothing if this host does not have it."""
-    known = {a.name for a in state.ledger.allocations}
-    return make_release(state, ReleaseRequest((name,))) if name in known else Plan("release")
 
 
 def _repaired(
@@ -124,13 +119,3 @@ def _repaired(
     is_changed = really and plan.changed
     state = read.state(layout, ledger.state) if is_changed else seen[-1]
     return plan, check(Facts(state=state), _DRIFT)
-
-
-def _of_fleet(layout: Layout) -> FleetLedger:
-    ledger = open_ledger(layout)
-    if not isinstance(ledger, FleetLedger):
-        raise RefusedError(
-            "this host is in no fleet, so there is nothing to sync",
-            hint=f"{layout.inline('ledger join URL')} joins one",
-        )
-    return ledger

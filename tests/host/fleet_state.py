@@ -1,7 +1,9 @@
-"""What holds of a fleet after each run of its hosts, whatever broke before it."""
+"""What holds of a fleet after each run of its hosts, whatever broke before it; and how to break one."""
 
 from __future__ import annotations
 
+import gc
+import os
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
     from tests.postgres import FleetOfRoots
 
+# How a process ends that a test killed.
+DIED = 9
 ALLOCATE = ("allocate", "--strategy", "per-container")
 
 
@@ -38,6 +42,8 @@ def kept(root: Path) -> set[tuple[str, int]]:
 
 def is_well(fleet: FleetOfRoots, roots: Iterable[Path]) -> None:
     """Files, ledger and server agree on each host, and no id has two names."""
+    # A command in this process leaves its connection to the collector; a server has only so many.
+    gc.collect()
     every = {root: ranges(root) for root in roots}
     for root, has in every.items():
         assert told(root, "ledger", "status")["standing"] == "agrees"
@@ -64,3 +70,30 @@ def is_well(fleet: FleetOfRoots, roots: Iterable[Path]) -> None:
         assert name != other, "a name has two ranges"
         assert start + 65536 <= other_start or other_start + 65536 <= start
     assert fleet.query("SELECT * FROM usernsplan.intent") == []
+
+
+def killed(steps: Iterable[tuple[Any, str]], root: Path, at: int, *words: str) -> bool:
+    """Run a command in a process that dies before its step of this number; False if it has not so many.
+
+    ``steps`` are functions, each with the place where it is looked up.
+    """
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == DIED
+    left = [at]
+
+    def counted(function: Any) -> Any:  # noqa: ANN401 - any of the steps
+        def step(*given: Any, **named: Any) -> Any:  # noqa: ANN401
+            left[0] -= 1
+            if left[0] < 0:
+                os._exit(DIED)
+            return function(*given, **named)
+
+        return step
+
+    for place, name in steps:
+        setattr(place, name, counted(getattr(place, name)))
+    try:
+        run(root, *words, status=None)
+    finally:
+        os._exit(0)

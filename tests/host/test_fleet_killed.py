@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.command import needs_root
-from tests.host.fleet_state import ALLOCATE, is_well, ranges, run
+from tests.host.fleet_state import ALLOCATE, is_well, killed, ranges, run
 from usernsplan.ledger.postgres import Server
 from usernsplan.ledger.sqlite import SqliteLedger
 
@@ -29,38 +29,13 @@ STEPS = [
     (os, "unlink"),
     (os, "fsync"),
 ]
-DIED = 9
 MOST = 200
-
-
-def killed(root: Path, at: int, *words: str) -> bool:
-    """Run a command in a process that dies before its step of this number; False if it has not so many."""
-    pid = os.fork()
-    if pid:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == DIED
-    left = [at]
-
-    def counted(function: Any) -> Any:  # noqa: ANN401 - any of the steps
-        def step(*given: Any, **named: Any) -> Any:  # noqa: ANN401
-            left[0] -= 1
-            if left[0] < 0:
-                os._exit(DIED)
-            return function(*given, **named)
-
-        return step
-
-    for place, name in STEPS:
-        setattr(place, name, counted(getattr(place, name)))
-    try:
-        run(root, *words, status=None)
-    finally:
-        os._exit(0)
 
 
 def kills(root: Path, every: int, *words: str) -> Iterator[int]:
     """Kill a command at every so many of its steps; the caller mends it, and undoes it."""
     for at in range(0, MOST, every):
-        died = killed(root, at, *words)
+        died = killed(STEPS, root, at, *words)
         yield at
         if not died:
             assert at

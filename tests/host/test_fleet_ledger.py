@@ -13,6 +13,7 @@ import pytest
 from tests.command import files_of, here, needs_root
 from tests.documents import document_in
 from tests.each import each
+from tests.host.fleet_state import killed
 from tests.postgres import PASSWORD, FleetOfRoots, Postgres
 from usernsplan import joining
 from usernsplan.errors import InvalidFileError, LedgerError
@@ -585,30 +586,6 @@ STEPS = [
 ]
 
 
-def killed(root: Path, at: int, *words: str) -> bool:
-    """Run a command in a process that dies before its step of this number; False if it has not so many."""
-    pid = os.fork()
-    if pid:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
-    left = [at]
-
-    def counted(function: Any) -> Any:  # noqa: ANN401 - any of the steps
-        def step(*given: Any, **named: Any) -> Any:  # noqa: ANN401
-            left[0] -= 1
-            if left[0] < 0:
-                os._exit(9)
-            return function(*given, **named)
-
-        return step
-
-    for place, name in STEPS:
-        setattr(place, name, counted(getattr(place, name)))
-    try:
-        run(root, *words, status=None)
-    finally:
-        os._exit(0)
-
-
 def after_kills(fleet: FleetOfRoots, every: int) -> None:
     """Kill join and leave at every so many steps; the same command mends it."""
     root, url = alone(fleet, "a", "web", "db")
@@ -618,7 +595,7 @@ def after_kills(fleet: FleetOfRoots, every: int) -> None:
         for at in range(0, 100, every):
             if not joins:
                 run(root, "ledger", "join", url)
-            died = killed(root, at, "ledger", *words)
+            died = killed(STEPS, root, at, "ledger", *words)
             # In between, a host decides with the fleet, or as one of its own, or not at all.
             run(root, "ledger", "status", status=None)
             done = told(root, "ledger", *words)

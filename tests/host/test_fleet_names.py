@@ -401,17 +401,17 @@ def test_a_host_that_has_the_name_with_other_ids_is_not_asked(
 def test_a_name_that_others_take_while_an_operator_asks_has_no_second_ids(
     fleet: FleetOfRoots, three: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from usernsplan.ledger.fleet import FleetLedger  # noqa: PLC0415 - needs psycopg
+    from usernsplan.ledger import asks  # noqa: PLC0415 - needs psycopg
 
     a, b, c = three
-    ask = FleetLedger.ask
+    ask = asks.ask
 
-    def late(ledger: FleetLedger, *values: Any) -> Any:  # noqa: ANN401 - as it is
+    def late(*values: Any) -> Any:  # noqa: ANN401 - as it is
         if not ranges(c):
             usernsplan(*ALLOCATE, "web", "--start", "524288000", "--root", c)
-        return ask(ledger, *values)
+        return ask(*values)
 
-    monkeypatch.setattr(FleetLedger, "ask", late)
+    monkeypatch.setattr(asks, "ask", late)
     _, err = run(a, *ALLOCATE, "web", "--on", "b", status=REFUSED)
     assert "'web' has the uids 524288000-524353535, on c" in err
     assert {(start, host) for _, _, start, _, host, _ in fleet.holds()} == {(524288000, "c")}

@@ -18,6 +18,7 @@ from tests.documents import document_in
 from tests.examples import examples
 from tests.postgres import free_port
 from usernsplan import syncing, timing
+from usernsplan.claims.sources import OF_CONTAINERS
 from usernsplan.errors import LedgerUnreachableError, RefusedError
 from usernsplan.formats.accounts import Accounts, Group, User
 from usernsplan.host import booted, units
@@ -730,7 +731,7 @@ def test_any_wish_is_one_or_has_a_fault(row: tuple[Any, ...]) -> None:
     found = received.wish(row)
     if not found.fault:
         assert found.strategy in {"", "per-container", "single-uid"}
-        assert found.start is None or found.start >= received.LEAST
+        assert found.start is None or found.start >= OF_CONTAINERS
         assert all(type(value) is int for _, value in found.options)
 
 

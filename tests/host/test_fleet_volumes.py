@@ -114,8 +114,8 @@ def test_a_folder_that_a_server_has_is_the_same_on_each_host(
     assert {*served.owners().values()} == {FIRST}
 
 
-def killed(two: Two, monkeypatch: pytest.MonkeyPatch, words: str = FIX_A) -> None:
-    """Run it on a in a process of its own that is killed when all is changed but the tops."""
+def killed_in(step: str, two: Two, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    """Run it on a in a process of its own that is killed where this step of Chown begins."""
 
     def die(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -123,11 +123,17 @@ def killed(two: Two, monkeypatch: pytest.MonkeyPatch, words: str = FIX_A) -> Non
     pid = os.fork()
     if not pid:
         try:
-            monkeypatch.setattr(Chown, "_with_tops", die)
+            monkeypatch.setattr(Chown, step, die)
             two.on_a(words, None)
         finally:
             os._exit(1)
     assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+
+
+def killed(two: Two, monkeypatch: pytest.MonkeyPatch, words: str = FIX_A) -> None:
+    """Run it on a in a process of its own that is killed when all is changed but the tops."""
+
+    killed_in("_with_tops", two, monkeypatch, words)
     # Its workers hold the lock until they see that it is gone.
     for _ in range(1000):
         out = here("history", "--runs", "--json", "--root", two.a)[0]
@@ -353,17 +359,7 @@ def test_an_end_that_could_not_be_told_is_told_by_the_next_command(
 def test_a_run_that_was_killed_while_it_looked_keeps_nobody_away_for_long(
     two: Two, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(*_: object) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    pid = os.fork()
-    if not pid:
-        try:
-            monkeypatch.setattr(Chown, "decide", die)
-            two.on_a(FIX_A, None)
-        finally:
-            os._exit(1)
-    os.waitpid(pid, 0)
+    killed_in("decide", two, monkeypatch, FIX_A)
     assert two.open() == [("a", "/srv/web")]
     for _ in range(1000):
         two.on_a("fix-volume /srv/other --container web --mode shift")

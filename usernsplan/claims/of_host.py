@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from usernsplan.claims.sources import Host
     from usernsplan.mapping import Kind
 
-# So many are told one by one. Of more, only the ids are told, and what has them.
+# Up to this many are listed one by one; beyond that, only their ids and sources are.
 MOST = 20_000
 
 

@@ -118,9 +118,9 @@ def apply(
 ) -> None:
     """Apply a plan file to this host, after asking.
 
-    What the file has for other hosts of a fleet (hosts), they are asked for: each does it at its next
-    'usernsplan sync'. The command does exactly what it showed. If the host changed since, it does nothing (exit 6);
-    run it again. Without --prune and --fix-volumes, it only allocates ids.
+    The command does exactly what it showed. If the host changed since, it does nothing (exit 6); run
+    it again. It asks the other hosts that the file names (hosts) for their part: each does it at its
+    next 'usernsplan sync'. Without --prune and --fix-volumes, it only allocates ids.
 
     \b
     Examples:
@@ -148,7 +148,6 @@ def apply(
     others = _others(layout, loaded, really=False)
     if not json:
         emit(report.planned(shown, place, layout, new, Paint(colours())), as_json=False)
-
         _tell(others, as_json=False, done=False)
 
     is_here = shown.allocate.changed or shown.pruning or bool(fix_volumes and shown.to_fix)

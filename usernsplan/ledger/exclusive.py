@@ -53,10 +53,12 @@ def _holds(
         ids, local = q.reserved_range, bool(q.was and _is_local(q.was))
         for kind in KINDS:
             yield Hold(q.name, local, kind, ids.start, ids.stop, "quarantined")
-    local = False
     for r in reservations:
         for kind in KINDS:
-            yield Hold(f"reserved {r.ids}", local, kind, r.ids.start, r.ids.stop, "reserved")
+            name = f"reserved {r.ids}"
+            yield Hold(
+                name, local=False, kind=kind, start=r.ids.start, stop=r.ids.stop, state="reserved"
+            )
 
 
 def _of(a: Allocation) -> Iterator[Hold]:

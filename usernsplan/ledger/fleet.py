@@ -27,7 +27,7 @@ from usernsplan.errors import (
 )
 from usernsplan.escape import line
 from usernsplan.fleetwide import Away
-from usernsplan.ledger import codec, member, received, schema
+from usernsplan.ledger import codec, member, open_ledger, received, schema
 from usernsplan.ledger.exclusive import Hold, changed, holds
 from usernsplan.ledger.fold import fold
 from usernsplan.ledger.leases import Leases
@@ -36,7 +36,7 @@ from usernsplan.model import Clash, Event, Fleet, LedgerState
 from usernsplan.values import NamedTuple, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from usernsplan.formats.accounts import Accounts
     from usernsplan.ids import IdSet
@@ -320,64 +320,9 @@ class FleetLedger:
             )
         self._said = digest
 
-    def ask(
-        self,
-        hosts: Sequence[str],
-        names: Sequence[str],
-        strategy: str,
-        options: Mapping[str, object],
-        plan: LedgerState,
-    ) -> list[tuple[str, str]]:
-        """Ask hosts to allocate these names with the ids of ``plan``; returns what is new, (host, name).
-
-        Raises NotPermittedError for a role that is no operator, and RefusedError if a host has some of
-        the ids of its own.
-        """
-        if not hosts:
-            # Who asks nobody needs no operator's role.
-            return []
-        new = [hold for hold in holds(plan) if hold.name in names and not hold.local]
-        rows = [(hold.name, hold.kind, hold.start, hold.stop) for hold in new]
-        found = self.server.rows(
-            "SELECT * FROM usernsplan.ask(%s, %s, %s, %s, %s::text[], %s::text[], %s::bigint[], "
-            "%s::bigint[])",
-            list(hosts),
-            list(names),
-            strategy,
-            json.dumps(dict(options), sort_keys=True),
-            *arrays(rows, 4),
-        )
-        # What is taken back may be asked the other way at once.
-        return [(host, name) for host, name in dict.fromkeys(found)]
-
-    def ask_release(self, hosts: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]]:
-        """Ask hosts to release these names; returns what is new, (host, name)."""
-        if not hosts:
-            return []
-        found = self.server.rows(
-            "SELECT * FROM usernsplan.ask_release(%s, %s)", list(hosts), list(names)
-        )
-        # What is taken back may be asked the other way at once.
-        return [(host, name) for host, name in dict.fromkeys(found)]
-
-    def unknown(self, names: Sequence[str]) -> list[str]:
-        """Those of the names that no host has or quarantines."""
-        rows = self.server.rows(
-            "SELECT a FROM unnest(%s::text[]) a "
-            "WHERE NOT EXISTS (SELECT FROM usernsplan.claim c WHERE c.name = a) AND NOT EXISTS "
-            "(SELECT FROM usernsplan.content r WHERE r.what = 'allocation' AND r.key = a)",
-            list(names),
-        )
-        return [name for (name,) in rows]
-
     def avoid(self, hosts: Sequence[str]) -> None:
         """Let ``deciding`` count what these hosts have of their own as taken."""
         self._avoided = list(hosts)
-
-    def hosts(self) -> list[str]:
-        """The names of all hosts of the fleet."""
-        rows = self.server.rows("SELECT name FROM usernsplan.host WHERE role <> '' ORDER BY name")
-        return [name for (name,) in rows]
 
     def _end(self, entry: HistoryEntry, *, put_back: bool) -> None:
         before = self._local.state()
@@ -559,6 +504,17 @@ class FleetLedger:
             "another machine uses its name",
             hint="give one of them another name: usernsplan ledger leave, then ledger join --name NAME",
         )
+
+
+def of_fleet(layout: Layout, so: str, asked: Collection[str] = ()) -> FleetLedger:
+    """The ledger of a host that is in a fleet. Raises RefusedError for any other, which says ``so`` what."""
+    ledger = open_ledger(layout, asked=asked)
+    if not isinstance(ledger, FleetLedger):
+        raise RefusedError(
+            f"this host is in no fleet, so {so}",
+            hint=f"{layout.inline('ledger join URL')} joins one",
+        )
+    return ledger
 
 
 def version() -> str:

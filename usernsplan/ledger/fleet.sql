@@ -13,8 +13,8 @@ CREATE TABLE meta (is_one boolean PRIMARY KEY DEFAULT true CHECK (is_one), versi
 INSERT INTO meta (version) VALUES (1);
 
 -- role: the only one that may write for the host. machine: its machine-id. event: the number of the last event
--- of the host's ledger that is here. published: when the host last said which ids it has of its own. own_digest: of
--- what it said, so that it is said again only if it changed.
+-- of the host's ledger that is here. published: when the host last listed the ids that it has of its own. own_digest: of
+-- that list, which the host sends again only after a change.
 CREATE TABLE host (
     number int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name text NOT NULL UNIQUE,

@@ -201,6 +201,10 @@ def _noticed(unsafe: list[str], notice: psycopg.errors.Diagnostic) -> None:
         unsafe.append(str(notice.message_primary))
 
 
+def _no_ledger(text: str) -> LedgerError:
+    return LedgerError(text, hint="make the ledger first: usernsplan ledger init URL")
+
+
 _OF_STATE: dict[str, Callable[[str], Exception]] = {
     "UP001": MeanwhileTakenError,
     "UP002": lambda text: LedgerError(text, hint="join the fleet: usernsplan ledger join"),
@@ -231,15 +235,8 @@ _OF_STATE: dict[str, Callable[[str], Exception]] = {
         text,
         hint="use the role of this host, which is a member of usernsplan_host, or an operator's",
     ),
-    "3F000": lambda text: LedgerError(
-        text, hint="make the ledger first: usernsplan ledger init URL"
-    ),
-    "42883": lambda text: LedgerError(
-        text, hint="make the ledger first: usernsplan ledger init URL"
-    ),
-    "42P01": lambda text: LedgerError(
-        text, hint="make the ledger first: usernsplan ledger init URL"
-    ),
+    # No schema, no function and no table of ours.
+    **dict.fromkeys(("3F000", "42883", "42P01"), _no_ledger),
 }
 
 

@@ -1,6 +1,6 @@
 """What the server of a fleet sent, decoded and held to this host's own rules. Pure.
 
-Whoever may write to the database can have written any of it, so every row that a host takes over
+Anybody with write access to the database can have written any of it, so every row that a host accepts
 comes through here. Nothing that is taken makes anybody root of this host: no id below 65536, none of
 an account or of a group, none that is reserved for others, no map that shows the host's own ids.
 """
@@ -12,6 +12,7 @@ import posixpath
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from usernsplan.claims.sources import OF_CONTAINERS
 from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError
 from usernsplan.escape import line
 from usernsplan.formats import subid, userdb
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from usernsplan.mapping import Kind, Mapping
     from usernsplan.model import Allocation, Intent, LedgerChange
 
-# Ids below are those of the host itself: accounts, services, nobody.
-LEAST = 65536
 # What a wish may set. A strategy has other fields, which no command line sets.
 _OPTIONS = {"per-container": {"size"}, "single-uid": {"block", "container-id"}}
 _AT = pattern(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
@@ -146,8 +145,8 @@ def _options(strategy: str, text: str) -> tuple[tuple[str, int], ...]:
 
 def refuse(ids: IdRange, owned: IdSet | None = None) -> None:
     """Raise RefusedError for ids that no server gives to this host; ``owned`` are its accounts'."""
-    if ids.start < LEAST:
-        raise RefusedError(f"{ids} begins below {LEAST}: these are ids of the host itself")
+    if ids.start < OF_CONTAINERS:
+        raise RefusedError(f"{ids} begins below {OF_CONTAINERS}: these are ids of the host itself")
     for one in TABLE:
         if one.ids.overlaps(ids):
             raise RefusedError(f"{ids} meets {one.ids}, which is reserved for {one.whose}")
@@ -181,7 +180,7 @@ def ledger(
             for part in _TABLES[what].row(value):
                 str(part).encode()
             values[what].append(value)
-        except _WRONG as error:  # noqa: PERF203 - each row is told
+        except _WRONG as error:  # noqa: PERF203 - every wrong row is reported
             wrong.append(_row(f"{what} {key}", error))
     wrong += _doubles(values)
 
@@ -189,7 +188,7 @@ def ledger(
     for row in events:
         try:
             rows.append(_event(row, owned))
-        except _WRONG as error:  # noqa: PERF203 - each row is told
+        except _WRONG as error:  # noqa: PERF203 - every wrong row is reported
             wrong.append(_row(f"event {row[0]}", error))
     # The number may be anything.
     if not wrong and (
@@ -397,5 +396,5 @@ def _row(what: str, error: BaseException) -> str:
 def _refused(place: str, what: str, error: BaseException) -> RefusedError:
     return RefusedError(
         f"{place}: {what}: {line(str(error) or type(error).__name__)}",
-        hint="whoever runs that database has to mend this; this host does not take it",
+        hint="the administrator of the database has to correct it; this host does not take it",
     )

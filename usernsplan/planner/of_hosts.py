@@ -1,21 +1,29 @@
-"""The part of a plan file that is for one host of a fleet, and what others are asked for. Pure."""
+"""What other hosts of a fleet can be asked for, and the part of a plan file that is for this one. Pure."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import InvalidFileError, did_you_mean
+from usernsplan.errors import InvalidFileError, InvalidValueError, RefusedError, did_you_mean
 from usernsplan.formats.spec import SpecContainer
+from usernsplan.model import AllocateRequest, Plan
+from usernsplan.planner.release import make_release
+from usernsplan.strategies import PerContainer, SingleUid
 from usernsplan.values import NamedTuple, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from usernsplan.formats.spec import Spec
+    from usernsplan.model import Allocation, HostState, ReleaseRequest
 
 EVERY = "*"
+# The options of a request that other hosts can be asked for.
+_OF_REQUEST = frozenset(
+    {"names", "strategy", "options", "defaults", "places", "start", "pool", "yes"}
+)
 # Of a container, what another host can be asked for: a name, its range, and where it stands in the file.
-_ASKABLE = frozenset({"name", "line", "at", "start", "options", "lines"})
+_OF_CONTAINER = frozenset({"name", "line", "at", "start", "options", "lines"})
 
 
 class Elsewhere(NamedTuple):
@@ -83,10 +91,54 @@ def elsewhere(spec: Spec, host: str) -> Iterator[Elsewhere]:
 def _refuse(spec: Spec, one: SpecContainer) -> None:
     plain = SpecContainer(one.name, one.line, one.at)
     for key in SpecContainer.__dataclass_fields__:
-        if key not in _ASKABLE and getattr(one, key) != getattr(plain, key):
+        if key not in _OF_CONTAINER and getattr(one, key) != getattr(plain, key):
             raise InvalidFileError(
                 f"{spec.place}:{one.line}",
                 f"{one.at}: '{one.name}' is for other hosts too, which can be asked for a name, its "
                 f"start and the options of the strategy, but not for {key.replace('_', '-')}",
                 hint="leave it out here, and give it on the host itself",
             )
+
+
+def refuse_unaskable(request: AllocateRequest) -> None:
+    """Raise InvalidValueError for a request that is no business of other hosts."""
+    plain = AllocateRequest(request.names)
+    if not request.names or any(
+        getattr(request, key) != getattr(plain, key)
+        for key in AllocateRequest.__dataclass_fields__
+        if key not in _OF_REQUEST
+    ):
+        raise InvalidValueError(
+            "other hosts can be asked for names with a strategy, its options, --start and --pool",
+            hint="leave the other options out; or run the command on each host",
+        )
+
+
+def options_of(made: Sequence[Allocation]) -> tuple[str, dict[str, int]]:
+    """The strategy of allocations, and the options that make the same again."""
+    one = made[0]
+    held = one.reserved_range
+    if held is None or one.strategy not in {PerContainer.name, SingleUid.name}:
+        raise InvalidValueError(
+            f"'{one.name}' has no range of its own that other hosts could have",
+            hint="use the strategy per-container or single-uid",
+        )
+    if any(a.reserved_range is None or a.reserved_range.count != held.count for a in made):
+        raise InvalidValueError(
+            "these names have ranges of different sizes", hint="ask for each size by itself"
+        )
+    if any(a.local for a in made):
+        local = next(a.name for a in made if a.local)
+        raise RefusedError(
+            f"'{local}' has ids that are this host's alone", hint="ask for another name"
+        )
+    if one.strategy == PerContainer.name:
+        return one.strategy, {"size": held.count}
+    return one.strategy, {"block": held.count, "container-id": one.mapping.uids[0].container}
+
+
+def released(state: HostState, request: ReleaseRequest) -> Plan:
+    """The release of those of the names that this host has; nothing if it has none."""
+    known = {a.name for a in state.ledger.allocations}
+    names = tuple(name for name in request.names if name in known)
+    return make_release(state, replace(request, names=names)) if names else Plan("release")

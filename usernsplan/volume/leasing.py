@@ -82,7 +82,7 @@ FREE = Held()
 
 
 def settled(layout: Layout) -> Leases | None:
-    """The leases of this host in its fleet, after the fleet was told which of its runs have ended.
+    """The leases of this host in its fleet, which then knows which of its runs have ended.
 
     None on a host without a fleet. Raises LedgerUnreachableError.
     """

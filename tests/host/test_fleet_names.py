@@ -243,6 +243,26 @@ def test_what_others_take_meanwhile_is_chosen_again(
     assert {start for _, _, start, *_ in fleet.holds()} == {589824, 655360}
 
 
+@pytest.mark.slow
+def test_a_name_that_another_host_takes_meanwhile_gets_its_ids(
+    fleet: FleetOfRoots, hosts: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from usernsplan.ledger.fleet import FleetLedger  # noqa: PLC0415 - needs psycopg
+
+    a, b = hosts
+    begin = FleetLedger.begin
+
+    def late(ledger: FleetLedger, intent: Any) -> None:  # noqa: ANN401 - as it is
+        if not ranges(a):
+            usernsplan(*ALLOCATE, "web", "--root", a)
+        begin(ledger, intent)
+
+    monkeypatch.setattr(FleetLedger, "begin", late)
+    run(b, *ALLOCATE, "web")
+    assert ranges(a) == ranges(b)
+    assert {host for *_, host, _ in fleet.holds()} == {"a", "b"}
+
+
 # Other hosts are asked.
 
 

@@ -360,6 +360,7 @@ END $$;
 
 -- A run of a host begins: its intent, and the ids that it will have.
 -- UP003: the host's ledger has another number of events. 23505: a run is pending.
+-- UP001: another host has these ids, or got other ids under the name since this host decided: it decides again.
 CREATE FUNCTION begin_run(of_host text, next bigint, command text, actor text, change text, files text,
     names text[], locals boolean[], kinds text[], starts bigint[], stops bigint[], states text[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, usernsplan, pg_temp AS $$
@@ -380,7 +381,7 @@ BEGIN
         -- What the host has itself under this name, it gives up.
         WHERE c.name = c.other AND c.hosts <> of_host
     LOOP
-        RAISE EXCEPTION USING ERRCODE = 'UP004', MESSAGE = format('in the fleet, ''%s'' has the %ss %s-%s, on %s',
+        RAISE EXCEPTION USING ERRCODE = 'UP001', MESSAGE = format('in the fleet, ''%s'' has the %ss %s-%s, on %s',
             clash.name, clash.kind, clash.start, clash.stop - 1, clash.hosts);
     END LOOP;
 

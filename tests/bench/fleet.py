@@ -107,27 +107,40 @@ def measured(server: Postgres, folder: Path, hosts: int, asked: argparse.Namespa
     for root in (ours, alone):
         give(root, asked.own)
 
-    one, peer, sync, starts = [], [], [], []
+    operator = fleet.host("operator", "usernsplan_operator")
+    one, peer, sync, changes, starts = [], [], [], [], []
     for n in range(asked.runs):
         one.append(command(ours, *ONE, f"new{n}"))
         peer.append(command(alone, *ONE, f"new{n}"))
         sync.append(command(ours, "sync"))
+        if n < asked.runs // 4:
+            command(operator, *ONE, *(f"asked{n}-{m}" for m in range(10)), "--on", "ours")
+            changes.append(command(ours, "sync"))
         starts.append(start())
     [[size, rows]] = fleet.query(
         "SELECT sum(pg_total_relation_size(c.oid))::bigint, (SELECT count(*) FROM usernsplan.content) "
         "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'usernsplan' AND relkind = 'r'"
     )
-    at_once, retries = together(fleet, asked.clients)
+    before = errors(server)
+    at_once, failed = together(fleet, asked.clients)
+    # Each time that another host was faster, the server said so, and the command decided again.
+    retries = errors(server) - before
     return [
         f"{hosts} x {asked.names}",
         spread(one),
         spread(peer),
         f"{statistics.median(one) / statistics.median(peer):.2f}",
         f"{statistics.median(sync) - statistics.median(starts):.3f}",
+        f"{statistics.median(changes) - statistics.median(starts):.3f}",
         f"{statistics.median(starts):.3f}",
-        f"{asked.clients / at_once:.1f}/s, {retries} failed",
+        f"{asked.clients / at_once:.1f}/s, {retries} again, {failed} failed",
         f"{size / max(rows, 1):.0f}",
     ]
+
+
+def errors(server: Postgres) -> int:
+    """How often the server has refused something so far."""
+    return (server.folder / "log").read_text().count("ERROR:")
 
 
 def together(fleet: FleetOfRoots, clients: int) -> tuple[float, int]:
@@ -170,6 +183,7 @@ def main() -> None:
         "alone, s",
         "ratio",
         "sync above start, s",
+        "with ten changes, s",
         "start, s",
         "at once",
         "bytes each",

@@ -886,3 +886,12 @@ def test_the_timer_runs_nothing_that_others_can_change(
     assert str(program) in str(refused.value)
     assert "/opt/usernsplan" in refused.value.hint
     assert files_of(root) == before
+
+
+def test_who_finds_a_damaged_file_is_told_what_brings_it_back(fleet: FleetOfRoots) -> None:
+    root = fleet.host("a")
+    here("allocate", "web", "--strategy", "per-container", "--root", root)
+    (root / "var/lib/usernsplan/ledger.sqlite3").write_bytes(b"damaged")
+    assert "sync" in here("list", "--root", root, status=1)[1].splitlines()[-1]
+    here("sync", "--root", root)
+    assert "web" in here("list", "--root", root)[0]

@@ -107,7 +107,11 @@ class FleetLedger:
 
     def state(self) -> LedgerState:
         """What this host has; the server is not asked."""
-        return self._local.state()
+        try:
+            return self._local.state()
+        except DamagedLedgerError as error:
+            error.hint = f"{self._layout.inline('sync')} brings it back from the fleet's ledger"
+            raise
 
     def deciding(self) -> LedgerState:
         """What this host has, and what others have: raises LedgerUnreachableError without the server."""
